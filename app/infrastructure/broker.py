@@ -1,0 +1,145 @@
+"""The broker: carries delivery ids from the relay to whoever has a hand free.
+
+A thin port over taskiq (pre-1.0, so nothing else imports it): Redis streams when REDIS_URL is set, in
+memory otherwise. It carries an id and nothing else. What is to be done, whether it was done, and when
+it is tried again stands in the database (outbox.py), so a broker that loses, repeats or reorders ids
+costs time and never a message.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol
+
+from loguru import logger
+from pydantic import Field
+from taskiq import AsyncBroker, InMemoryBroker
+from taskiq.acks import AcknowledgeType
+from taskiq.receiver import Receiver
+from taskiq_redis import RedisStreamBroker
+
+from app.infrastructure.redis import RedisSettings
+
+STREAM = "glasshouse:deliveries"
+STREAM_LENGTH = 100_000
+"""Entries kept in the stream (approximately); an id trimmed away is handed over again by its lease."""
+IDLE_MS = 60_000
+"""After this, a message of a worker that died is taken over by another one."""
+CLAIM_LOCK_SECONDS = 10.0
+"""taskiq's lock around that takeover; without an end, a killed worker would hold it for ever."""
+
+RECONNECT_SECONDS = 1.0
+
+Work = Callable[[uuid.UUID], Awaitable[None]]
+
+
+class BrokerSettings(RedisSettings):
+    """How many deliveries one worker handles side by side."""
+
+    worker_concurrency: int = Field(8, ge=1, le=100)
+
+
+class Broker(Protocol):
+    """What the worker needs of a broker."""
+
+    async def start(self) -> None:
+        """Connect. Raises what the client raises when the broker cannot be reached."""
+
+    async def send(self, delivery_id: uuid.UUID) -> None:
+        """Hand a delivery over."""
+
+    async def consume(self, stop: asyncio.Event) -> None:
+        """Hand what arrives to the worker's function until `stop`; what has begun is finished."""
+
+    async def stop(self) -> None:
+        """Disconnect."""
+
+
+def create_broker(settings: BrokerSettings, work: Work) -> Broker:
+    """Return the broker that `settings` ask for; `work` is called for each delivery that arrives."""
+    if settings.redis_url is None:
+        return MemoryBroker(settings, work)
+    return StreamBroker(settings, work)
+
+
+def _register(broker: AsyncBroker, work: Work) -> Callable[[uuid.UUID], Awaitable[object]]:
+    @broker.task("deliver")
+    async def deliver(delivery_id: str) -> None:
+        await work(uuid.UUID(delivery_id))
+
+    return lambda delivery_id: deliver.kiq(str(delivery_id))
+
+
+class MemoryBroker:
+    """Deliveries handled by the process that relays them: the embedded default."""
+
+    def __init__(self, settings: BrokerSettings, work: Work) -> None:
+        self._broker = InMemoryBroker(max_async_tasks=settings.worker_concurrency)
+        self._send = _register(self._broker, work)
+
+    async def start(self) -> None:
+        """Nothing to connect to."""
+        await self._broker.startup()
+
+    async def send(self, delivery_id: uuid.UUID) -> None:
+        """Start handling the delivery in the background."""
+        await self._send(delivery_id)
+
+    async def consume(self, stop: asyncio.Event) -> None:
+        """Wait for `stop`, then for what `send` has begun."""
+        await stop.wait()
+        await self._broker.wait_all()
+
+    async def stop(self) -> None:
+        """Nothing to disconnect from."""
+        await self._broker.shutdown()
+
+
+class StreamBroker:
+    """Deliveries through a Redis stream, shared by every worker of the consumer group."""
+
+    def __init__(self, settings: BrokerSettings, work: Work) -> None:
+        assert settings.redis_url is not None  # noqa: S101 - create_broker looked
+        self._concurrency = settings.worker_concurrency
+        self._broker = RedisStreamBroker(
+            settings.redis_url.get_secret_value(),
+            queue_name=STREAM,
+            consumer_group_name="workers",
+            consumer_id="0",  # what was sent before the first worker came counts too
+            maxlen=STREAM_LENGTH,
+            idle_timeout=IDLE_MS,
+            unacknowledged_lock_timeout=CLAIM_LOCK_SECONDS,
+            xread_block=1000,
+            xread_count=settings.worker_concurrency,
+        )
+        self._send = _register(self._broker, work)
+
+    async def start(self) -> None:
+        """Create the stream and its consumer group where they are missing."""
+        await self._broker.startup()
+
+    async def send(self, delivery_id: uuid.UUID) -> None:
+        """Append the delivery to the stream."""
+        await self._send(delivery_id)
+
+    async def consume(self, stop: asyncio.Event) -> None:
+        """Read the stream until `stop`, through restarts of Redis."""
+        while not stop.is_set():
+            # taskiq's own run_receiver_task retries without a pause and cannot end gracefully.
+            receiver = Receiver(
+                self._broker,
+                max_async_tasks=self._concurrency,
+                ack_type=AcknowledgeType.WHEN_EXECUTED,
+                run_startup=True,  # declares the consumer group again if Redis has forgotten it
+            )
+            try:
+                await receiver.listen(stop)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the worker must go on
+                logger.bind(type="job", error=type(error).__name__).warning("broker is unreachable")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), RECONNECT_SECONDS)
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._broker.shutdown()

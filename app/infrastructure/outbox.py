@@ -1,0 +1,352 @@
+"""The transactional outbox: what must happen later is stored with what has happened now.
+
+A service calls `publish` inside its transaction, so an event exists if and only if the change does.
+The worker's relay turns each event into one delivery per consumer and hands those to the broker; a
+consumer's effects and the mark "done" are committed together. A delivery that was handed over but not
+done within its lease is handed over again, so the promise "at least once" ends at consumption, not at
+publication: a broker that forgets, a worker that is killed or a lost acknowledgement delay a message,
+and cannot lose it. The row lock and the mark make the effects happen once.
+
+Any number of relays and workers may run: FOR UPDATE SKIP LOCKED gives each row to one of them.
+(Source of the pattern: microservices.io, "Transactional outbox" and "Idempotent consumer".)
+"""
+
+import datetime as dt
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from prometheus_client import Gauge
+from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.infrastructure.database import Base, PrimaryKey, now
+from app.observability.context import current_context
+from app.observability.tracing import inject_trace, publish_span
+
+LEASE = dt.timedelta(seconds=30)
+"""How long a delivery may be with the broker and a worker before it is handed over again."""
+MAX_ATTEMPTS = 6
+"""With the back-off below a message is tried for about a minute, then it is a dead letter."""
+
+KEEP = dt.timedelta(days=7)
+"""How long finished messages stay, for whoever has to find out what happened."""
+
+outbox_messages = Gauge(
+    "outbox_messages",
+    "Messages not yet handled, by state, sampled from the database by the worker.",
+    ["state"],
+)
+outbox_oldest_age_seconds = Gauge(
+    "outbox_oldest_age_seconds",
+    "Age of the oldest message not yet handled, dead letters excepted.",
+)
+
+
+def retry_delay(attempts: int) -> dt.timedelta:
+    """Return the wait after the given number of failed attempts: 2, 4, 8, 16, 32 seconds."""
+    return dt.timedelta(seconds=2**attempts)
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery stands."""
+
+    QUEUED = "queued"
+    RETRYING = "retrying"
+    DONE = "done"
+    DEAD = "dead"
+
+
+class OutboxMessage(Base):
+    """A domain event, written in the transaction that made it true."""
+
+    __tablename__ = "outbox_messages"
+
+    id: Mapped[PrimaryKey]
+    topic: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+    headers: Mapped[dict[str, str]] = mapped_column(JSON)
+    created_at: Mapped[dt.datetime]
+    published_at: Mapped[dt.datetime | None]
+
+
+Index(
+    "ix_outbox_messages_unpublished",
+    OutboxMessage.created_at,
+    postgresql_where=OutboxMessage.published_at.is_(None),
+    sqlite_where=OutboxMessage.published_at.is_(None),
+)
+
+
+class OutboxDelivery(Base):
+    """One event on its way to one consumer: queue entry, inbox and dead letter in one row."""
+
+    __tablename__ = "outbox_deliveries"
+    __table_args__ = (UniqueConstraint("message_id", "consumer"),)
+
+    id: Mapped[PrimaryKey]
+    message_id: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("outbox_messages.id", ondelete="CASCADE")
+    )
+    consumer: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[dt.datetime]
+    created_at: Mapped[dt.datetime]
+    finished_at: Mapped[dt.datetime | None]
+    last_error: Mapped[str | None] = mapped_column(String(200))
+
+
+_OPEN = (DeliveryState.QUEUED, DeliveryState.RETRYING)
+
+Index(
+    "ix_outbox_deliveries_open",
+    OutboxDelivery.due_at,
+    postgresql_where=OutboxDelivery.state.in_(_OPEN),
+    sqlite_where=OutboxDelivery.state.in_(_OPEN),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An event as a consumer sees it."""
+
+    id: uuid.UUID
+    topic: str
+    payload: Mapping[str, Any]
+    headers: Mapping[str, str]
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An unfinished delivery: for whom, how often it failed, and what it brings."""
+
+    consumer: str
+    attempts: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """What happens on an event. `handle` works in the given transaction and never commits."""
+
+    name: str
+    topic: str
+    handle: Callable[[AsyncSession, Message], Awaitable[None]]
+
+
+def publish(session: AsyncSession, *, topic: str, payload: Mapping[str, Any]) -> None:
+    """Store an event in the transaction of `session`, with the trace and request it came from.
+
+    Args:
+        topic: Name of the event, such as `payment.captured`.
+        payload: JSON-serialisable ids and amounts; never personal data, it is kept for a while.
+    """
+    message_id = uuid.uuid4()
+    headers: dict[str, str] = {}
+    with publish_span(topic, str(message_id)):
+        inject_trace(headers)
+    if context := current_context():
+        headers["request_id"] = context.request_id
+    session.add(
+        OutboxMessage(
+            id=message_id,
+            topic=topic,
+            payload=dict(payload),
+            headers=headers,
+            created_at=now(),
+            published_at=None,
+        )
+    )
+
+
+async def relay(
+    session: AsyncSession, *, consumers: Sequence[Consumer], limit: int
+) -> tuple[int, list[uuid.UUID]]:
+    """Turn up to `limit` unpublished events into deliveries.
+
+    Returns:
+        How many events there were, and the ids of the deliveries to hand to the broker.
+
+    Hand them over after the commit: a crash in between leaves rows whose lease will run out.
+    """
+    messages = await session.scalars(
+        select(OutboxMessage)
+        .where(OutboxMessage.published_at.is_(None))
+        .order_by(OutboxMessage.created_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    moment = now()
+    ids: list[uuid.UUID] = []
+    events = messages.all()
+    for message in events:
+        message.published_at = moment
+        for consumer in consumers:
+            if consumer.topic == message.topic:
+                delivery_id = uuid.uuid4()
+                ids.append(delivery_id)
+                session.add(
+                    OutboxDelivery(
+                        id=delivery_id,
+                        message_id=message.id,
+                        consumer=consumer.name,
+                        state=DeliveryState.QUEUED,
+                        due_at=moment + LEASE,
+                        created_at=moment,
+                    )
+                )
+    return len(events), ids
+
+
+async def redeliver(session: AsyncSession, *, limit: int) -> list[uuid.UUID]:
+    """Renew the lease of up to `limit` deliveries that are due again; return their ids.
+
+    Due are those whose back-off after a failure is over and those that were handed over, yet never
+    finished. A delivery that a worker is busy with is locked by it, and so skipped here.
+    """
+    due = await session.scalars(
+        select(OutboxDelivery)
+        .where(OutboxDelivery.state.in_(_OPEN), OutboxDelivery.due_at <= now())
+        .order_by(OutboxDelivery.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    deliveries = due.all()
+    for delivery in deliveries:
+        delivery.due_at = now() + LEASE
+    return [delivery.id for delivery in deliveries]
+
+
+async def read(session: AsyncSession, delivery_id: uuid.UUID) -> Found | None:
+    """Return an unfinished delivery with its message, without locking it, or None."""
+    row = (
+        await session.execute(
+            select(OutboxDelivery, OutboxMessage)
+            .join(OutboxMessage, OutboxMessage.id == OutboxDelivery.message_id)
+            .where(OutboxDelivery.id == delivery_id, OutboxDelivery.state.in_(_OPEN))
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    delivery, message = row
+    return Found(
+        delivery.consumer,
+        delivery.attempts,
+        Message(message.id, message.topic, message.payload, message.headers, message.created_at),
+    )
+
+
+async def claim(session: AsyncSession, delivery_id: uuid.UUID) -> OutboxDelivery | None:
+    """Lock a delivery for this transaction, or return None when it is finished or someone's."""
+    delivery: OutboxDelivery | None = await session.scalar(
+        select(OutboxDelivery)
+        .where(OutboxDelivery.id == delivery_id, OutboxDelivery.state.in_(_OPEN))
+        .with_for_update(skip_locked=True)
+    )
+    return delivery
+
+
+def finish(delivery: OutboxDelivery) -> None:
+    """Mark a delivery done, in the transaction of its effects."""
+    delivery.attempts += 1
+    delivery.state = DeliveryState.DONE
+    delivery.finished_at = now()
+
+
+async def fail(
+    session: AsyncSession, delivery_id: uuid.UUID, error: BaseException
+) -> DeliveryState | None:
+    """Note a failed attempt: again after a back-off, or a dead letter after MAX_ATTEMPTS.
+
+    Returns the new state, or None when another worker finished the delivery meanwhile.
+    """
+    delivery = await claim(session, delivery_id)
+    if delivery is None:
+        return None
+    delivery.attempts += 1
+    delivery.last_error = type(error).__name__  # the text may hold what must not be stored
+    if delivery.attempts >= MAX_ATTEMPTS:
+        delivery.state = DeliveryState.DEAD
+        delivery.finished_at = now()
+        return DeliveryState.DEAD
+    delivery.state = DeliveryState.RETRYING
+    delivery.due_at = now() + retry_delay(delivery.attempts)
+    return DeliveryState.RETRYING
+
+
+async def replay_dead(session: AsyncSession) -> int:
+    """Give every dead letter a fresh set of attempts; return how many there were."""
+    dead = await session.scalars(
+        select(OutboxDelivery)
+        .where(OutboxDelivery.state == DeliveryState.DEAD)
+        .with_for_update(skip_locked=True)
+    )
+    deliveries = dead.all()
+    for delivery in deliveries:
+        delivery.state = DeliveryState.RETRYING
+        delivery.attempts = 0
+        delivery.finished_at = None
+        delivery.due_at = now()
+    return len(deliveries)
+
+
+async def depth(session: AsyncSession) -> tuple[dict[str, int], float]:
+    """Return how many messages are in each state that is not done, and the oldest one's age.
+
+    Returns:
+        Counts by state (`pending` is an event that no relay has seen yet), and the age in seconds of
+        the oldest unfinished message, dead letters excepted (they wait for a person), or 0.0.
+    """
+    counts = {"pending": 0, "queued": 0, "retrying": 0, "dead": 0}
+    pending = (
+        await session.execute(
+            select(func.count(), func.min(OutboxMessage.created_at)).where(
+                OutboxMessage.published_at.is_(None)
+            )
+        )
+    ).one()
+    counts["pending"] = pending[0]
+    oldest: list[dt.datetime | None] = [pending[1]]
+    rows = await session.execute(
+        select(OutboxDelivery.state, func.count(), func.min(OutboxDelivery.created_at))
+        .where(OutboxDelivery.state != DeliveryState.DONE)
+        .group_by(OutboxDelivery.state)
+    )
+    for state, count, created_at in rows:
+        counts[state] = count
+        if state != DeliveryState.DEAD:
+            oldest.append(created_at)
+    moments = [moment for moment in oldest if moment is not None]
+    age = (now() - min(moments)).total_seconds() if moments else 0.0
+    return counts, max(0.0, age)
+
+
+def set_depth(counts: Mapping[str, int], oldest_age_seconds: float) -> None:
+    """Publish what `depth` has found."""
+    for state, count in counts.items():
+        outbox_messages.labels(state).set(count)
+    outbox_oldest_age_seconds.set(oldest_age_seconds)
+
+
+async def purge_finished(session: AsyncSession) -> int:
+    """Delete events that were published KEEP ago and have no unfinished or dead delivery."""
+    unfinished = (
+        select(OutboxDelivery.id)
+        .where(
+            OutboxDelivery.message_id == OutboxMessage.id,
+            OutboxDelivery.state != DeliveryState.DONE,
+        )
+        .exists()
+    )
+    deleted = await session.execute(
+        delete(OutboxMessage)
+        .where(OutboxMessage.published_at < now() - KEEP, ~unfinished)
+        .returning(OutboxMessage.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(deleted.all())

@@ -1,0 +1,119 @@
+"""The API. `create_app` is its table of contents: one line for each thing that is attached."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from app.errors import install_error_handlers, problem_responses
+from app.infrastructure.cache import create_cache
+from app.infrastructure.database import Database, install_database_errors
+from app.infrastructure.migrations import check_applied
+from app.infrastructure.rate_limit import RateLimiter
+from app.infrastructure.redis import RedisConnection, connect_redis
+from app.infrastructure.shutdown import drain_on_sigterm
+from app.infrastructure.web import allow_origins, limit_bodies, send_security_headers
+from app.observability.context import identify_requests
+from app.observability.health import Check, Health, disk_space_check, install_health_routes
+from app.observability.logs import instrument_access_log
+from app.observability.metrics import instrument_metrics
+from app.observability.tracing import instrument_tracing, trace_engine
+from app.orders import routes as orders_routes
+from app.orders import service as orders
+from app.payments import routes as payments_routes
+from app.payments import service as payments
+from app.payments.provider import PaymentProvider
+from app.settings import Settings, load_settings
+from app.telemetry import Telemetry
+from app.users import routes as users_routes
+
+MIN_FREE_DISK_BYTES = 100 * 1024 * 1024
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the API, wired and instrumented. Opens no connection before it is started."""
+    settings = settings or load_settings()
+    telemetry = Telemetry(settings)
+
+    # What the routes stand on
+    database = Database(settings)
+    redis = connect_redis(settings)
+    provider = PaymentProvider(settings)
+    health = Health(_checks(database, redis, provider))
+    app = FastAPI(
+        title="Glasshouse",
+        version=settings.service_version,
+        lifespan=_lifespan(settings, telemetry, database, redis, provider, health),
+        responses=problem_responses(400, 413, 422, 500, 503),
+    )
+    app.state.settings = settings
+    app.state.health = health
+    app.state.database = database
+    app.state.payment_provider = provider
+    app.state.session_cache = create_cache("sessions", settings, redis)
+    app.state.rate_limiter = RateLimiter(settings, redis)
+    app.state.export_sections = {
+        "orders": orders.export_orders,
+        "payments": payments.export_payments,
+    }
+
+    # What can be asked
+    app.include_router(users_routes.router)
+    app.include_router(orders_routes.router)
+    app.include_router(payments_routes.router)
+    install_health_routes(app, health, settings)
+
+    # What every request passes, from the innermost layer to the outermost
+    install_error_handlers(app)
+    install_database_errors(app)
+    limit_bodies(app, settings)
+    allow_origins(app, settings)
+    send_security_headers(app)
+    instrument_access_log(app)
+    instrument_metrics(app, settings)
+    instrument_tracing(app, telemetry.tracing)
+    identify_requests(app)
+
+    trace_engine(database.engine)
+    return app
+
+
+def _checks(
+    database: Database, redis: RedisConnection | None, provider: PaymentProvider
+) -> list[Check]:
+    checks = [
+        Check("database", database.ping),
+        Check("migrations", lambda: check_applied(database)),
+        # Orders and log-ins work without these two: traffic must go on.
+        Check("payment_provider", provider.ping, critical=False),
+        disk_space_check(Path(), MIN_FREE_DISK_BYTES),
+    ]
+    if redis is not None:
+        checks.append(Check("cache", redis.ping, critical=False))
+    return checks
+
+
+def _lifespan(
+    settings: Settings,
+    telemetry: Telemetry,
+    database: Database,
+    redis: RedisConnection | None,
+    provider: PaymentProvider,
+    health: Health,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        del app
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(telemetry.running())
+            stack.push_async_callback(database.dispose)
+            stack.push_async_callback(provider.aclose)
+            if redis is not None:
+                stack.push_async_callback(redis.aclose)
+            await stack.enter_async_context(health.keep_fresh())
+            stack.enter_context(drain_on_sigterm(health, settings))
+            health.mark_started()
+            yield
+
+    return lifespan

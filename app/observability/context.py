@@ -1,0 +1,150 @@
+"""Who is being served: the identity of the service, of the request or job at hand, and of its trace.
+
+Every other file of this package reads the request id, the user id and the trace id from here, so that
+a log line, a span, a metric's exemplar and an error report about one request carry the same ids.
+One context object exists per request (or job). It is shared by reference between the event loop and
+the threads that serve synchronous handlers, so a value set deep inside a handler (the user id) is seen
+by the middleware outside.
+
+Must never do I/O, and must never hold anything secret: whatever is here is written to every signal.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID_HEADER = "X-Request-ID"
+UNMATCHED_ROUTE = "unmatched"
+"""The route of every request that no route template matches: one label value, whatever was asked."""
+
+Environment = Literal["development", "test", "staging", "production"]
+
+_WELL_FORMED_REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._\-]{7,127}")
+
+
+class ServiceSettings(BaseSettings):
+    """Which service this is: the resource attributes that every signal carries."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    otel_service_name: str = Field("glasshouse", min_length=1)
+    service_version: str = Field("0.1.0", min_length=1)
+    git_commit: str = Field("unknown", min_length=1, description="Commit the build was made from.")
+    environment: Environment = "development"
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """The request (or job) at hand. Empty strings stand for "not known (yet)"."""
+
+    request_id: str
+    route: str = ""
+    user_id: str = ""
+
+
+_current: ContextVar[RequestContext | None] = ContextVar("glasshouse_request_context", default=None)
+
+
+def current_context() -> RequestContext | None:
+    """Return the context of the request or job at hand, or None outside of both."""
+    return _current.get()
+
+
+@contextmanager
+def bind_context(context: RequestContext) -> Iterator[RequestContext]:
+    """Make `context` the current one for the block, as a job does for its own run."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)
+
+
+def new_request_id() -> str:
+    """Return 128 random bits in hexadecimal."""
+    return secrets.token_hex(16)
+
+
+def _no_trace() -> tuple[str, str]:
+    return "", ""
+
+
+_trace_source: Callable[[], tuple[str, str]] = _no_trace
+
+
+def current_trace_ids() -> tuple[str, str]:
+    """Return (trace id, span id) in lower-case hexadecimal, or two empty strings without a trace."""
+    return _trace_source()
+
+
+def use_trace_source(source: Callable[[], tuple[str, str]]) -> None:
+    """Tell where trace ids come from. Called by tracing; without it the other signals work untraced."""
+    global _trace_source  # noqa: PLW0603 - one process has one tracer
+    _trace_source = source
+
+
+def is_operational(path: str) -> bool:
+    """Whether `path` is a probe or the scrape, which no signal observes (they would drown users)."""
+    return path in {"/metrics", "/health"} or path.startswith("/health/")
+
+
+def route_template(scope: "Scope") -> str:
+    """Return the full template of the matched route, such as `/v1/orders/{order_id}`.
+
+    Known only after routing, so read it when the request has ended. FastAPI >= 0.137 includes routers
+    lazily: `scope["route"].path` lacks the prefixes, the effective route context has them.
+    Returns UNMATCHED_ROUTE for a 404, a slash redirect or a mounted sub-application.
+    """
+    fastapi_scope: dict[str, Any] = scope.get("fastapi") or {}
+    effective = fastapi_scope.get("effective_route_context")
+    path = getattr(effective, "path", None) or getattr(scope.get("route"), "path", None)
+    return path if isinstance(path, str) else UNMATCHED_ROUTE
+
+
+class RequestContextMiddleware:
+    """Give each request its context and echo its id: the outermost layer, pure ASGI.
+
+    A well-formed incoming X-Request-ID (8 to 128 of A-Z a-z 0-9 . _ -) is kept, so that one id
+    joins the logs of several services; anything else is replaced, since it goes into every signal.
+    """
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] != "http" or is_operational(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        request_id = ""
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and _WELL_FORMED_REQUEST_ID.fullmatch(value):
+                request_id = value.decode("ascii")
+        context = RequestContext(request_id or new_request_id())
+        header = (b"x-request-id", context.request_id.encode("ascii"))
+
+        async def send_with_id(message: "Message") -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        token = _current.set(context)
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            _current.reset(token)
+
+
+def identify_requests(app: "Starlette") -> None:
+    """Give every request of `app` its context and id. Add it last, hence outermost."""
+    app.add_middleware(cast("Any", RequestContextMiddleware))

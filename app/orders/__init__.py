@@ -1,0 +1,1 @@
+"""Orders: lines and totals, an explicit state machine, cursor pagination."""

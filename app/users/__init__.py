@@ -1,0 +1,1 @@
+"""People: registration, log-in and sessions, profile, data export and erasure."""

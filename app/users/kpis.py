@@ -1,0 +1,25 @@
+"""KPIs of the users domain. Owns `user_registrations_total`; counts the registration funnel step."""
+
+from prometheus_client import Counter
+
+from app.observability.business import count_funnel_step
+from app.observability.error_tracking import add_breadcrumb
+from app.users.schemas import Source
+
+METHODS = ("password",)
+
+user_registrations_total = Counter(
+    "user_registrations_total",
+    "Registered users, by method and by where they came from.",
+    ["method", "source"],
+)
+for _method in METHODS:
+    for _source in Source:
+        user_registrations_total.labels(_method, _source)
+
+
+def count_registration(*, method: str, source: str) -> None:
+    """Count a committed registration."""
+    user_registrations_total.labels(method, source).inc()
+    count_funnel_step("registration")
+    add_breadcrumb("business", "user registered", source=source)

@@ -1,0 +1,237 @@
+"""The worker: relays the outbox, handles deliveries, reconciles payments, samples what is counted in rows.
+
+An ASGI application like the API, so that probes, metrics, draining and the end work the same way; the
+work runs beside it, for the time of its lifespan. Any number of workers may run.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from loguru import logger
+
+from app.infrastructure import outbox
+from app.infrastructure.broker import Broker, create_broker
+from app.infrastructure.database import Database
+from app.infrastructure.idempotency import purge_expired
+from app.infrastructure.migrations import check_applied
+from app.infrastructure.shutdown import drain_on_sigterm
+from app.observability.business import set_active_users
+from app.observability.context import identify_requests
+from app.observability.exceptions import record_exception
+from app.observability.health import Check, Health, install_health_routes
+from app.observability.jobs import (
+    count_dead_letter,
+    count_retry,
+    count_round,
+    declare_jobs,
+    run_job,
+)
+from app.observability.metrics import instrument_metrics
+from app.observability.security import set_active_sessions
+from app.observability.tracing import consume_span, trace_engine, untraced
+from app.orders import consumers as orders_consumers
+from app.orders import kpis as orders_kpis
+from app.orders import service as orders
+from app.payments import consumers as payments_consumers
+from app.payments.provider import PaymentProvider
+from app.payments.reconciliation import reconcile
+from app.settings import Settings, load_settings
+from app.telemetry import Telemetry
+from app.users import service as users
+
+CONSUMERS = (*orders_consumers.CONSUMERS, *payments_consumers.CONSUMERS)
+RELAY_BATCH = 100
+LONGEST_PAUSE_SECONDS = 30.0
+"""A round that keeps failing is tried this often: soon enough, and without drowning the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """Something done again and again: `run` returns whether there may be more to do at once."""
+
+    task: str
+    run: Callable[[], Awaitable[bool]]
+    every_seconds: float
+
+
+class Worker:
+    """What one worker process does."""
+
+    def __init__(self, settings: Settings, database: Database, provider: PaymentProvider) -> None:
+        self._settings = settings
+        self._database = database
+        self._provider = provider
+        self._consumers = {consumer.name: consumer for consumer in CONSUMERS}
+        self._slots = asyncio.Semaphore(settings.worker_concurrency)
+        self._stopping = asyncio.Event()
+        self.broker: Broker = create_broker(settings, self.deliver)
+        self._periodic = (
+            Periodic("relay", self._relay, 0.2),
+            Periodic("redeliver", self._redeliver, 1.0),
+            Periodic("reconcile", self._reconcile, 5.0),
+            Periodic("sample", self._sample, 5.0),
+            Periodic("purge", self._purge, 600.0),
+        )
+        declare_jobs((*self._consumers, *(periodic.task for periodic in self._periodic)))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work for the time of the block; at its end finish what has begun, within the time allowed."""
+        await self.broker.start()
+        work = [
+            asyncio.create_task(self.broker.consume(self._stopping), name="consume"),
+            *(
+                asyncio.create_task(self._repeat(periodic), name=periodic.task)
+                for periodic in self._periodic
+            ),
+        ]
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            # What is not finished then is rolled back, and handed over again when its lease is over.
+            _, unfinished = await asyncio.wait(work, timeout=self._settings.graceful_seconds)
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            await self.broker.stop()
+
+    async def deliver(self, delivery_id: uuid.UUID) -> None:
+        """Handle one delivery: its effects and the mark "done" are committed together."""
+        async with self._slots:
+            try:
+                await self._deliver(delivery_id)
+            except Exception as error:  # noqa: BLE001 - noted in the outbox, which tries again
+                record_exception(error, where="job")
+
+    async def _deliver(self, delivery_id: uuid.UUID) -> None:
+        async with self._database.transaction() as session:
+            found = await outbox.read(session, delivery_id)
+        consumer = self._consumers.get(found.consumer) if found else None
+        if found is None or consumer is None:
+            return  # finished by somebody else, or meant for a newer version of this worker
+        message = found.message
+        with consume_span(message.topic, str(message.id), dict(message.headers)):
+            async with run_job(
+                consumer.name,
+                message_id=str(message.id),
+                request_id=message.headers.get("request_id", ""),
+                attempt=found.attempts + 1,
+                on_error=lambda error: record_exception(error, where="job", task=consumer.name),
+            ) as run:
+                try:
+                    async with self._database.transaction() as session:
+                        delivery = await outbox.claim(session, delivery_id)
+                        if delivery is None:
+                            run.status = "duplicate"
+                            return
+                        await consumer.handle(session, message)
+                        outbox.finish(delivery)
+                except Exception as error:
+                    async with self._database.transaction() as session:
+                        state = await outbox.fail(session, delivery_id, error)
+                    if state is outbox.DeliveryState.DEAD:
+                        run.status = "dead"
+                        count_dead_letter(consumer.name)
+                    else:
+                        count_retry(consumer.name)
+                    raise
+
+    async def _repeat(self, periodic: Periodic) -> None:
+        """Run something until the worker stops; a failure is recorded, and the next round comes."""
+        failures = 0
+        while not self._stopping.is_set():
+            pause = periodic.every_seconds
+            try:
+                with untraced():  # several rounds a second: their statements would bury the rest
+                    is_more = await periodic.run()
+                count_round(periodic.task, succeeded=True)
+                failures = 0
+                if is_more:
+                    pause = 0.0
+            except Exception as error:  # noqa: BLE001 - the database may be away: the worker stays
+                record_exception(error, where="job", task=periodic.task)
+                count_round(periodic.task, succeeded=False)
+                failures += 1
+                pause = max(pause, min(2.0**failures, LONGEST_PAUSE_SECONDS))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _relay(self) -> bool:
+        async with self._database.transaction() as session:
+            relayed, ids = await outbox.relay(session, consumers=CONSUMERS, limit=RELAY_BATCH)
+        for delivery_id in ids:
+            await self.broker.send(delivery_id)
+        return relayed == RELAY_BATCH
+
+    async def _redeliver(self) -> bool:
+        async with self._database.transaction() as session:
+            ids = await outbox.redeliver(session, limit=RELAY_BATCH)
+        for delivery_id in ids:
+            await self.broker.send(delivery_id)
+        return len(ids) == RELAY_BATCH
+
+    async def _reconcile(self) -> bool:
+        asked = await reconcile(self._database, self._provider)
+        if asked:
+            logger.bind(type="job", task="reconcile", asked=asked).info("reconciled")
+        return False
+
+    async def _sample(self) -> bool:
+        async with self._database.transaction() as session:
+            orders_kpis.set_current(await orders.count_by_status(session))
+            active, sessions = await users.count_active(session)
+            outbox.set_depth(*await outbox.depth(session))
+        for window, count in active.items():
+            set_active_users(window, count)
+        set_active_sessions(sessions)
+        return False
+
+    async def _purge(self) -> bool:
+        async with self._database.transaction() as session:
+            purged = await purge_expired(session)
+            purged += await users.purge_sessions(session)
+            purged += await outbox.purge_finished(session)
+        logger.bind(type="job", task="purge", rows=purged).info("purged")
+        return False
+
+
+def create_worker(settings: Settings | None = None) -> FastAPI:
+    """Return the worker, wired and instrumented; it works while its lifespan lasts."""
+    settings = settings or load_settings()
+    telemetry = Telemetry(settings)
+    database = Database(settings)
+    provider = PaymentProvider(settings)
+    health = Health(
+        [
+            Check("database", database.ping),
+            Check("migrations", lambda: check_applied(database)),
+            Check("payment_provider", provider.ping, critical=False),
+        ]
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        del app
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(telemetry.running())
+            stack.push_async_callback(database.dispose)
+            stack.push_async_callback(provider.aclose)
+            worker = Worker(settings, database, provider)
+            await stack.enter_async_context(worker.running())
+            await stack.enter_async_context(health.keep_fresh())
+            stack.enter_context(drain_on_sigterm(health, settings))
+            health.mark_started()
+            yield
+
+    app = FastAPI(title="Glasshouse worker", lifespan=lifespan, openapi_url=None)
+    app.state.health = health
+    install_health_routes(app, health, settings)
+    instrument_metrics(app, settings)
+    identify_requests(app)
+    trace_engine(database.engine)
+    return app
