@@ -106,6 +106,8 @@ def route_template(scope: "Scope") -> str:
     lazily: `scope["route"].path` lacks the prefixes, the effective route context has them.
     Returns UNMATCHED_ROUTE for a 404, a slash redirect or a mounted sub-application.
     """
+    if "app_root_path" in scope:  # Starlette's mark of a mount: the route below lacks its prefix
+        return UNMATCHED_ROUTE
     fastapi_scope: dict[str, Any] = scope.get("fastapi") or {}
     effective = fastapi_scope.get("effective_route_context")
     path = getattr(effective, "path", None) or getattr(scope.get("route"), "path", None)

@@ -1,0 +1,539 @@
+"""Logs: one JSON object a line, from every logger of the process, to one destination.
+
+Owns: the log line (its fields are a contract, see docs/telemetry.md) and the access line, one for
+each request. Everything passes through loguru: the application's own `logger`, the standard library's
+loggers (uvicorn, SQLAlchemy, asyncio, ...) and warnings. Ids are read where the line is written; every
+line is redacted; exceptions carry their stack and never the values of local variables.
+
+    from loguru import logger
+    logger.bind(type="order", order_id=str(order.id)).info("order created")
+
+The sentence is static and the values are bound: lines can be counted by their message, and a brace in
+a value can do no harm. Must never block a request (a stalled reader of stdout costs lines, which are
+counted, and not time) and never raise.
+"""
+
+import atexit
+import json
+import logging
+import os
+import re
+import select
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, Literal, TextIO
+
+import orjson
+from fastapi import FastAPI
+from loguru import logger
+from pydantic import Field, field_validator
+
+from app.observability.context import (
+    ServiceSettings,
+    current_context,
+    current_trace_ids,
+    is_operational,
+    route_template,
+)
+from app.observability.redaction import redact, redact_address, redact_path, redact_text
+
+if TYPE_CHECKING:
+    from loguru import Message as LoguruMessage
+    from loguru import Record
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class LogSettings(ServiceSettings):
+    """How much is logged, and for whom."""
+
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["json", "console"] | None = Field(
+        None, description="json for machines, console for people. Unset: console in development."
+    )
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @property
+    def for_people(self) -> bool:
+        """Whether a person reads the lines."""
+        if self.log_format is None:
+            return self.environment == "development"
+        return self.log_format == "console"
+
+
+# The line ---------------------------------------------------------------------------------------------
+
+_MAY_BE_BOUND: Final = frozenset({"type", "request_id", "user_id"})
+_MAX_STACK: Final = 16_384
+
+
+def _fields(record: "Record", service: Mapping[str, str]) -> dict[str, object]:
+    """Return everything the line says, in order, redacted."""
+    trace_id, span_id = current_trace_ids()
+    context = current_context()
+    line: dict[str, object] = {
+        "timestamp": _timestamp(record["time"]),
+        "level": record["level"].name,
+        "message": redact_text(record["message"]),
+        "logger": record["name"],
+        **service,
+        "trace_id": trace_id,
+        "span_id": span_id,
+        "request_id": context.request_id if context else "",
+        "user_id": context.user_id if context else "",
+        "type": "application",
+    }
+    extra = redact(record["extra"])
+    assert isinstance(extra, dict)  # noqa: S101 - a mapping in, a dictionary out
+    for key, value in extra.items():
+        taken = key in line and key not in _MAY_BE_BOUND
+        line[f"extra_{key}" if taken else key] = value
+    if record["exception"] is not None:
+        line["exception"] = _exception(record["exception"].value)
+    return line
+
+
+def _timestamp(moment: datetime) -> str:
+    return f"{_second(int(moment.timestamp()))}.{moment.microsecond // 1000:03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(since_epoch: int) -> str:
+    return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _exception(error: BaseException | None) -> dict[str, str]:
+    if error is None:
+        return {"type": "", "message": "", "stacktrace": ""}
+    shown = traceback.TracebackException.from_exception(error, capture_locals=False, compact=True)
+    stack = redact_text("".join(shown.format()))
+    if len(stack) > _MAX_STACK:
+        half = _MAX_STACK // 2
+        stack = f"{stack[:half]}\n... [cut] ...\n{stack[-half:]}"
+    kind = type(error)
+    name = (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    return {"type": name, "message": redact_text(_message_of(error)), "stacktrace": stack}
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ must not cost the line
+        return ""
+
+
+def _json_line(line: dict[str, object]) -> bytes:
+    try:
+        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a lone surrogate, which is text in Python and not in UTF-8
+        return json.dumps(line, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
+
+
+_COLOURS: Final = {
+    "TRACE": "2", "DEBUG": "36", "INFO": "32", "SUCCESS": "32",
+    "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31",
+}  # fmt: skip
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HEADER_FIELDS: Final = {
+    "timestamp", "level", "message", "logger", "service", "version", "environment", "trace_id", "span_id",
+    "request_id", "type", "exception",
+}  # fmt: skip
+_ACCESS_FIELDS: Final = {
+    "method", "path", "route", "status", "duration_ms", "client_ip", "user_agent",
+}  # fmt: skip
+
+
+class _Console:
+    """The same line for a person: time, level, what happened, with what, and where to look further."""
+
+    def __init__(self, *, coloured: bool) -> None:
+        self._coloured = coloured
+
+    def __call__(self, line: dict[str, object]) -> bytes:
+        level = str(line["level"])
+        message, hidden = str(line["message"]), _HEADER_FIELDS
+        if line["type"] == "http_request":
+            message = "{method} {path} {status} {duration_ms} ms".format_map(line)
+            hidden = _HEADER_FIELDS | _ACCESS_FIELDS
+        values = (
+            f"{self._paint('2', key + '=')}{_one_line(value)}"
+            for key, value in line.items()
+            if key not in hidden and value != ""
+        )
+        trace = str(line["trace_id"])[:8]
+        parts = [
+            self._paint("2", str(line["timestamp"])[11:23]),
+            self._paint(_COLOURS.get(level, "0"), f"{level:<8}"),
+            self._paint("1", _one_line(message)),
+            *values,
+            self._paint("2", f"{line['logger']}{' trace ' + trace if trace else ''}"),
+        ]
+        text = " ".join(parts)
+        error = line.get("exception")
+        if isinstance(error, dict):
+            stack = _CONTROL.sub(_escaped, str(error["stacktrace"])).rstrip()
+            text += "\n    " + stack.replace("\n", "\n    ")
+        return f"{text}\n".encode("utf-8", "replace")
+
+    def _paint(self, colour: str, text: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._coloured else text
+
+
+def _one_line(value: object) -> str:
+    """Return `value` as text that cannot forge a line or move the cursor."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return _CONTROL.sub(_escaped, text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):02x}"
+
+
+# The way out ------------------------------------------------------------------------------------------
+
+MAX_BUFFERED_LINES: Final = 20_000
+MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
+_BATCH_BYTES: Final = 65_536
+_GATHER_SECONDS: Final = 0.02
+"""Lines are written together at most this late: one system call and one thread switch for many."""
+
+
+class _Writer:
+    """A bounded buffer in memory and the one thread that empties it into a destination.
+
+    The lock is re-entrant: a finaliser that runs inside `put` may log.
+    """
+
+    def __init__(self, write: Callable[[bytes], None], on_drop: Callable[[int], None]) -> None:
+        self._write = write
+        self._on_drop = on_drop
+        self._start()
+
+    def _start(self) -> None:
+        self._changed = threading.Condition()
+        self._lines: deque[bytes] = deque()
+        self._bytes = self._accepted = self._finished = 0
+        self._hurry = self._closed = False
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, line: bytes) -> None:
+        """Take a line over, or count it as dropped when the buffer is full."""
+        with self._changed:
+            fits = (
+                len(self._lines) < MAX_BUFFERED_LINES
+                and self._bytes + len(line) <= MAX_BUFFERED_BYTES
+                and not self._closed
+            )
+            if fits:
+                self._lines.append(line)
+                self._bytes += len(line)
+                self._accepted += 1
+                if len(self._lines) == 1:
+                    self._changed.notify_all()
+        if not fits:
+            self._on_drop(1)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until what was put before is written. False when `timeout` seconds did not do."""
+        with self._changed:
+            goal = self._accepted
+            self._hurry = True
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._finished >= goal, timeout)
+
+    def close(self, timeout: float) -> None:
+        """Flush, then end the thread if it can be ended."""
+        self.flush(timeout)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def restart_in_child(self) -> None:
+        """Begin anew after a fork, which copies the buffer but not the thread."""
+        self._start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._closed)
+                if self._closed and not self._lines:
+                    return
+                if self._bytes < _BATCH_BYTES and not self._closed:
+                    self._changed.wait_for(lambda: self._hurry, _GATHER_SECONDS)
+                batch = self._take()
+            try:
+                self._write(b"".join(batch))
+            except Exception:  # noqa: BLE001 - whatever became of stdout, the service goes on
+                self._on_drop(len(batch))
+            with self._changed:
+                self._finished += len(batch)
+                self._hurry = self._hurry and bool(self._lines)
+                self._changed.notify_all()
+
+    def _take(self) -> list[bytes]:
+        batch: list[bytes] = []
+        size = 0
+        while self._lines and size < _BATCH_BYTES:
+            batch.append(self._lines.popleft())
+            size += len(batch[-1])
+        self._bytes -= size
+        return batch
+
+
+def _destination(stream: TextIO | None) -> Callable[[bytes], None]:
+    """Return what writes bytes to `stream`: to its file descriptor if it has one."""
+    try:
+        assert stream is not None  # noqa: S101 - a process without stdout takes the way below
+        stream.flush()
+        descriptor = os.dup(stream.fileno())
+    except (OSError, ValueError, AttributeError, AssertionError):
+        return lambda data: _write_text(stream, data)
+    return lambda data: _write_all(descriptor, data)
+
+
+def _write_text(stream: TextIO | None, data: bytes) -> None:
+    if stream is not None:
+        stream.write(data.decode())
+        stream.flush()
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # whoever shares this stdout has made it non-blocking
+            select.select([], [descriptor], [], 1.0)
+
+
+# Set-up -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Installed:
+    handler_id: int
+    writer: _Writer
+
+
+_installed: _Installed | None = None
+
+_CHATTY_LIBRARIES: Final = ("httpx", "httpx2", "httpcore", "httpcore2")
+"""They log every call at INFO; spans and metrics say the same with less."""
+
+
+def setup_logs(
+    settings: LogSettings,
+    *,
+    on_drop: Callable[[int], None] | None = None,
+    destination: TextIO | None = None,
+) -> None:
+    """Send everything this process logs to `destination` (stdout), in one format.
+
+    May be called again: the last call counts.
+
+    Args:
+        on_drop: Called with a number of lines that were lost, from any thread; count them. (A function
+            and not a metric, so that this file works in an application that has no metrics.)
+    """
+    global _installed  # noqa: PLW0603 - one process has one log
+    stream = sys.stdout if destination is None else destination
+    render = _Console(coloured=_wants_colour(stream)) if settings.for_people else _json_line
+    writer = _Writer(_destination(stream), on_drop or (lambda _: None))
+    previous, _installed = _installed, None
+    for handler_id in (0, previous.handler_id if previous else 0):  # 0 is loguru's own, to stderr
+        with suppress(ValueError):
+            logger.remove(handler_id)
+    handler_id = logger.add(
+        _nowhere,
+        # Work is done in the filter, the one step that loguru takes before it copies the record,
+        # renders the exception a second time and holds its lock: it costs half of what a sink does.
+        filter=_Emit(settings, render, writer),
+        level=settings.log_level,
+        format="",
+        diagnose=False,
+        backtrace=False,
+    )
+    _installed = _Installed(handler_id, writer)
+    if previous:
+        previous.writer.close(timeout=1.0)
+    else:
+        atexit.register(flush_logs)
+        os.register_at_fork(after_in_child=_restart_in_child)
+    _intercept_standard_logging(logger.level(settings.log_level).no)
+
+
+def flush_logs(timeout: float = 2.0) -> bool:
+    """Wait up to `timeout` seconds until all lines are written; return whether they are."""
+    return _installed is None or _installed.writer.flush(timeout)
+
+
+def _restart_in_child() -> None:
+    if _installed:
+        _installed.writer.restart_in_child()
+
+
+def _wants_colour(stream: TextIO | None) -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream is not None and stream.isatty())
+
+
+def _nowhere(_: "LoguruMessage") -> None:
+    """Never called: the filter has done the work."""
+
+
+class _Emit:
+    """Renders a record in the caller's context and hands it to the writer."""
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        render: Callable[[dict[str, object]], bytes],
+        writer: _Writer,
+    ) -> None:
+        self._service = {
+            "service": settings.otel_service_name,
+            "version": settings.service_version,
+            "environment": settings.environment,
+        }
+        self._render = render
+        self._writer = writer
+
+    def __call__(self, record: "Record") -> bool:
+        try:
+            line = self._render(_fields(record, self._service))
+        except Exception as error:  # noqa: BLE001 - the caller wanted to log, not to fail
+            kind = type(error).__name__
+            lost = {"level": "ERROR", "message": "a log line could not be written", "error": kind}
+            line = _json_line({**lost, "logger": record["name"], **self._service})
+        self._writer.put(line)
+        return False
+
+
+_STANDARD_ATTRIBUTES: Final = frozenset(logging.makeLogRecord({}).__dict__) | {
+    "message", "asctime", "taskName", "color_message",
+}  # fmt: skip
+
+
+class _ToLoguru(logging.Handler):
+    """Hands the standard library's records to loguru, under the name of the logger they came from."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit: the sentence says enough
+            message = str(record.msg)
+        level: str | int = record.levelname
+        if level not in _COLOURS:
+            level = record.levelno
+        extra = {k: v for k, v in vars(record).items() if k not in _STANDARD_ATTRIBUTES}
+
+        def from_its_origin(line: "Record") -> None:
+            line["name"] = record.name
+            line["function"] = record.funcName or ""
+            line["line"] = record.lineno
+            line["module"] = record.module
+
+        origin = logger.patch(from_its_origin).opt(exception=record.exc_info)
+        origin.bind(**{"type": "library", **extra}).log(level, message)
+
+
+def _intercept_standard_logging(level: int) -> None:
+    logging.root.handlers = [_ToLoguru()]
+    # A library's DEBUG lines hold what nobody checked for secrets (headers, parameters, rows).
+    logging.root.setLevel(max(level, logging.INFO))
+    for known in list(logging.root.manager.loggerDict.values()):
+        if isinstance(known, logging.Logger):
+            known.handlers.clear()
+            known.propagate = True
+    for name in _CHATTY_LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.access").propagate = False  # ours is the one access line
+    logging.captureWarnings(capture=True)
+
+
+# The access line --------------------------------------------------------------------------------------
+
+CLIENT_CLOSED_REQUEST: Final = 499
+"""nginx's status for a client that left before its answer was complete."""
+
+
+def instrument_access_log(app: FastAPI) -> None:
+    """Log one line for each request of `app`, after it has ended."""
+    app.add_middleware(AccessLogMiddleware)
+
+
+class AccessLogMiddleware:
+    """One line for each request: what was asked, what was answered, how long it took.
+
+    Status 499 stands for a client that left early and 500 for an exception that came through, even
+    after the response had begun: the client saw a broken body.
+    """
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] != "http" or is_operational(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        status = 500
+        complete = gone = False
+
+        async def observed_receive() -> "Message":
+            nonlocal gone
+            message = await receive()
+            gone = gone or (message["type"] == "http.disconnect" and not complete)
+            return message
+
+        async def observed_send(message: "Message") -> None:
+            nonlocal status, complete, gone
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif message["type"] == "http.response.body":
+                complete = not message.get("more_body", False)
+            try:
+                await send(message)
+            except OSError:  # how servers of ASGI 2.4 say that the client has gone
+                gone = True
+                raise
+
+        started = perf_counter()
+        try:
+            await self.app(scope, observed_receive, observed_send)
+        except BaseException:
+            status = 500
+            raise
+        finally:
+            _log_access(scope, CLIENT_CLOSED_REQUEST if gone else status, perf_counter() - started)
+
+
+def _log_access(scope: "Scope", status: int, seconds: float) -> None:
+    user_agent = next((value for name, value in scope["headers"] if name == b"user-agent"), b"")
+    client = scope.get("client")
+    logger.bind(
+        type="http_request",
+        method=scope["method"],
+        path=redact_path(scope["path"], scope.get("path_params") or {})[:512],
+        route=route_template(scope),
+        status=status,
+        duration_ms=round(seconds * 1000, 3),
+        client_ip=redact_address(client[0]) if client else "",
+        user_agent=user_agent[:256].decode("latin-1"),
+    ).log("ERROR" if status >= 500 else "INFO", "request served")  # noqa: PLR2004 - server errors

@@ -1,0 +1,292 @@
+"""RED metrics of the HTTP API, and the page from which Prometheus reads every metric of the process.
+
+Owns: http_requests_total, http_request_duration_seconds, http_requests_in_progress,
+http_request_size_bytes, http_response_size_bytes, build_info, telemetry_dropped_total, GET /metrics.
+
+A label is a route template, a known method or a status code; never a path, an id or anything else that
+a client may invent. While a sampled trace is current, the request's count and duration carry its id as
+an exemplar, shown to a scraper that speaks OpenMetrics: the way from a slow bucket to a trace.
+
+Must never cost more because there are more routes, and never block the event loop for a scrape.
+"""
+
+import gzip
+import os
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from fastapi import FastAPI
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    start_http_server,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_fastapi_instrumentator import Instrumentator
+from prometheus_fastapi_instrumentator.metrics import Info
+from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.observability.context import (
+    UNMATCHED_ROUTE,
+    ServiceSettings,
+    current_trace_ids,
+    is_operational,
+    route_template,
+)
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUESTS = Counter(
+    "http_requests_total",
+    "HTTP requests that have ended. Status 499: the client left before the answer was complete.",
+    ["method", "handler", "status"],
+)
+DURATION = Histogram(
+    "http_request_duration_seconds",
+    "Time from the request's first byte seen by the application to the last byte of the answer.",
+    ["method", "handler", "status"],
+    # 0.2 and 1.0 are the thresholds of the latency objectives (monitoring/slo/objectives.yml): only at
+    # a bucket's bound is the share of fast requests exact. 30 is where clients give up.
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0),
+)
+IN_PROGRESS = Gauge(
+    "http_requests_in_progress",
+    "HTTP requests that are being served.",
+    multiprocess_mode="livesum",
+)
+_SIZES: Final = (256, 1_024, 4_096, 16_384, 65_536, 262_144, 1_048_576, 4_194_304)
+REQUEST_SIZE = Histogram(
+    "http_request_size_bytes", "Size of request bodies.", ["handler"], buckets=_SIZES
+)
+RESPONSE_SIZE = Histogram(
+    "http_response_size_bytes", "Size of response bodies.", ["handler"], buckets=_SIZES
+)
+BUILD_INFO = Gauge(
+    "build_info",
+    "Always 1; the labels say what runs.",
+    ["version", "commit", "environment"],
+    multiprocess_mode="mostrecent",
+)
+TELEMETRY_DROPPED = Counter(
+    "telemetry_dropped_total",
+    "Log lines, spans and error reports that were lost in this process.",
+    ["signal"],
+)
+
+
+class MetricsSettings(ServiceSettings):
+    """Which build the metrics speak of: nothing but the identity of the service."""
+
+
+def telemetry_dropped(signal: str) -> Callable[[int], None]:
+    """Return what counts lost telemetry of `signal` (logs, traces, errors), starting at 0."""
+    return TELEMETRY_DROPPED.labels(signal).inc
+
+
+def instrument_metrics(app: FastAPI, settings: MetricsSettings) -> None:
+    """Measure every request of `app` and serve GET /metrics."""
+    publish_build_info(settings)
+    instrumentator = Instrumentator().add(_count_and_time, _measure_sizes)
+    app.add_middleware(RequestMetricsMiddleware, instrumentations=instrumentator.instrumentations)
+    # A plain `def`: Starlette runs it in a thread, since rendering 20,000 series takes 0.2 s.
+    app.add_route("/metrics", metrics_page, include_in_schema=False)
+
+
+def publish_build_info(settings: ServiceSettings) -> None:
+    """Say which build this is."""
+    BUILD_INFO.labels(settings.service_version, settings.git_commit, settings.environment).set(1)
+
+
+# Requests ---------------------------------------------------------------------------------------------
+
+_EXCHANGE: Final = "glasshouse.metrics"
+_METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+_CLIENT_CLOSED_REQUEST: Final = "499"  # nginx's
+_FAILED: Final = "500"
+
+
+class _Exchange:
+    """What was seen of one request and its answer."""
+
+    __slots__ = ("complete", "failed", "gone", "received", "sent")
+
+    def __init__(self) -> None:
+        self.received = self.sent = 0
+        self.complete = self.failed = self.gone = False
+
+
+class RequestMetricsMiddleware(PrometheusInstrumentatorMiddleware):
+    """The instrumentator's middleware, with the route read after the request instead of before.
+
+    The library matches all routes against each request beforehand, which doubles the routing and
+    reports the raw path of a slash redirect. When the request has ended, the router has left the
+    template in the scope. Its in-progress gauge is made anew (and refused by the registry) for each
+    application, so the gauge is ours.
+    """
+
+    def __init__(
+        self, app: "ASGIApp", *, instrumentations: Sequence[Callable[[Info], None]]
+    ) -> None:
+        super().__init__(
+            _Observed(app), instrumentations=instrumentations, should_group_status_codes=False
+        )
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] != "http" or is_operational(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        scope[_EXCHANGE] = _Exchange()
+        with IN_PROGRESS.track_inprogress():
+            await super().__call__(scope, receive, send)
+
+    def _get_handler(self, request: Request) -> tuple[str, bool]:  # noqa: ARG002 - the library's
+        return UNMATCHED_ROUTE, True
+
+
+class _Observed:
+    """Notes what the library does not: sizes, clients that leave, and answers that break off."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        exchange: _Exchange | None = scope.get(_EXCHANGE)
+        if exchange is None:
+            await self.app(scope, receive, send)
+            return
+
+        async def observed_receive() -> "Message":
+            message = await receive()
+            if message["type"] == "http.request":
+                exchange.received += len(message.get("body", b""))
+            elif not exchange.complete:
+                exchange.gone = True
+            return message
+
+        async def observed_send(message: "Message") -> None:
+            if message["type"] == "http.response.body":
+                exchange.sent += len(message.get("body", b""))
+                exchange.complete = not message.get("more_body", False)
+            try:
+                await send(message)
+            except OSError:  # how servers of ASGI 2.4 say that the client has gone
+                exchange.gone = True
+                raise
+
+        try:
+            await self.app(scope, observed_receive, observed_send)
+        except BaseException:
+            exchange.failed = True
+            raise
+
+
+@lru_cache(maxsize=4096)
+def _series(method: str, handler: str, status: str) -> tuple[Counter, Histogram]:
+    return REQUESTS.labels(method, handler, status), DURATION.labels(method, handler, status)
+
+
+@lru_cache(maxsize=1024)
+def _sizes(handler: str) -> tuple[Histogram, Histogram]:
+    return REQUEST_SIZE.labels(handler), RESPONSE_SIZE.labels(handler)
+
+
+def _count_and_time(info: Info) -> None:
+    scope = info.request.scope
+    exchange: _Exchange = scope[_EXCHANGE]
+    method = info.method if info.method in _METHODS else "OTHER"
+    status = info.modified_status
+    if exchange.gone:
+        status = _CLIENT_CLOSED_REQUEST
+    elif exchange.failed:
+        status = _FAILED
+    count, duration = _series(method, route_template(scope), status)
+    trace_id, span_id = current_trace_ids()
+    # Only a sampled trace has a span of ours, and only a sampled trace can be looked up.
+    exemplar = {"trace_id": trace_id} if span_id else None
+    count.inc(1, exemplar)
+    duration.observe(info.modified_duration, exemplar)
+
+
+def _measure_sizes(info: Info) -> None:
+    scope = info.request.scope
+    exchange: _Exchange = scope[_EXCHANGE]
+    request_size, response_size = _sizes(route_template(scope))
+    request_size.observe(max(exchange.received, _announced(scope)))
+    response_size.observe(0 if info.method == "HEAD" else exchange.sent)
+
+
+def _announced(scope: "Scope") -> int:
+    """Return the request's Content-Length: a handler need not have read the body."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
+
+
+# The page ---------------------------------------------------------------------------------------------
+
+
+def metrics_page(request: Request) -> Response:
+    """Return all metrics, in the format and encoding that the scraper asked for.
+
+    Exemplars exist in OpenMetrics only. The page is compressed at level 1: level 9 costs ten times the
+    time for a tenth of the size.
+    """
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    body = encode(_registry())
+    headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        body = gzip.compress(body, compresslevel=1)
+        headers["Content-Encoding"] = "gzip"
+    return Response(body, headers=headers)
+
+
+def _registry() -> CollectorRegistry:
+    """Return the metrics of this process, or of all worker processes in multiprocess mode.
+
+    That mode (PROMETHEUS_MULTIPROC_DIR) loses exemplars and process_* metrics: prefer one process per
+    container.
+    """
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library's
+    return registry
+
+
+class MetricsServer:
+    """Serves /metrics of a process that has no HTTP API."""
+
+    def __init__(self, port: int) -> None:
+        self._server, self._thread = start_http_server(port, registry=_registry())
+        self.port = self._server.server_port
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def serve_metrics(port: int, settings: ServiceSettings | None = None) -> MetricsServer:
+    """Serve this process's metrics on `port` (0 chooses a free one) from a thread of their own.
+
+    Raises RuntimeError, saying which port, when it cannot be listened on.
+    """
+    if settings:
+        publish_build_info(settings)
+    try:
+        return MetricsServer(port)
+    except OSError as error:
+        raise RuntimeError(
+            f"cannot serve metrics on port {port} ({error.strerror}): "
+            "stop what listens there or choose another port"
+        ) from error

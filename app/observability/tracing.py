@@ -1,0 +1,641 @@
+"""Traces: what happened inside one request, message or operation, and in which order.
+
+Owns: the tracer provider, the sampling decision, the X-Trace-ID response header, and the spans of
+requests, SQL statements, Redis commands, outgoing calls, messages and business operations.
+
+The decision is taken before OpenTelemetry's middleware. A request that is not sampled gets a trace id,
+so that its logs, its answer and the services it calls carry one, and then skips the middleware, which
+costs as much as a handler even when it records nothing. The provider is ours and not the global one:
+no library (nor FastAPI itself) starts to trace on its own, and nothing delays the end of the process.
+
+Must never let a secret out (every span is redacted before export), never wait for the collector, and
+never lose a span uncounted.
+"""
+
+import os
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import FastAPI
+from opentelemetry import context as otel_context
+from opentelemetry import propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor
+from opentelemetry.instrumentation.redis import RedisInstrumentor
+from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.metrics import NoOpMeterProvider, NoOpUpDownCounter
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes, AttributeValue
+from pydantic import Field, field_validator
+
+from app.observability.context import (
+    UNMATCHED_ROUTE,
+    ServiceSettings,
+    current_context,
+    is_operational,
+    route_template,
+    use_trace_source,
+)
+from app.observability.redaction import (
+    REDACTED,
+    is_secret_key,
+    redact_address,
+    redact_path,
+    redact_text,
+    redact_url,
+)
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
+    from redis.asyncio import Redis
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+TRACE_ID_HEADER: Final = "X-Trace-ID"
+
+MAX_QUEUED_SPANS: Final = 2048
+BATCH_SPANS: Final = 64
+"""Encoding a batch holds the interpreter: with 512 spans, one request in a hundred waits 8 ms longer."""
+EXPORT_INTERVAL_MS: Final = 1000
+EXPORT_TIMEOUT_SECONDS: Final = 2.0
+_LIMITS: Final = SpanLimits(max_span_attributes=64, max_events=32, max_attribute_length=8192)
+
+
+class TracingSettings(ServiceSettings):
+    """Where spans go, and the share of requests that have any."""
+
+    otel_exporter_otlp_endpoint: str = Field(
+        "", description="Base URL of an OTLP/HTTP receiver. Empty: nothing is recorded."
+    )
+    otel_traces_sampler_arg: float | None = Field(
+        None, ge=0, le=1, description="Share of traces. Unset: 0.01 in production, 1.0 elsewhere."
+    )
+
+    @field_validator("otel_traces_sampler_arg", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _is_a_base_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://, such as http://localhost:4318")
+        return value.rstrip("/")
+
+    @property
+    def sampling_ratio(self) -> float:
+        """The share of traces that begin here and are recorded."""
+        if self.otel_traces_sampler_arg is not None:
+            return self.otel_traces_sampler_arg
+        return 0.01 if self.environment == "production" else 1.0
+
+
+class Tracing:
+    """The tracer provider of this process, its sampler and its way out."""
+
+    def __init__(
+        self,
+        settings: TracingSettings,
+        exporter: SpanExporter | None,
+        on_drop: Callable[[int], None],
+    ) -> None:
+        self._bound = TraceIdRatioBased.get_bound_for_rate(settings.sampling_ratio)
+        self._export = _Export(exporter, on_drop) if exporter else None
+        root = TraceIdRatioBased(settings.sampling_ratio)
+        self.provider = TracerProvider(
+            sampler=ParentBased(root) if exporter else ALWAYS_OFF,
+            resource=_resource(settings),
+            id_generator=_DecidedIds(),
+            span_limits=_LIMITS,
+            shutdown_on_exit=False,  # it would wait for a dead collector; shutdown() is bounded
+        )
+        if self._export:
+            self.provider.add_span_processor(_CountedSpans(self._export))
+        self.tracer = self.provider.get_tracer(settings.otel_service_name, settings.service_version)
+
+    def samples(self, parent: SpanContext, trace_id: int) -> bool:
+        """Decide on a trace as the provider's sampler will: as its parent did, else by its id."""
+        if self._export is None:
+            return False
+        if parent.is_valid:
+            return parent.trace_flags.sampled
+        return trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound
+
+    def flush(self, timeout: float = 2.0) -> None:
+        """Export what has ended so far, waiting at most `timeout` seconds."""
+        _within(timeout, self.provider.force_flush)
+
+    def shutdown(self, timeout: float = 2.0) -> None:
+        """Export what is left, waiting at most `timeout` seconds; what did not make it is counted.
+
+        Blocks, so call it from a thread where an event loop runs. Later calls do nothing.
+        """
+        global _active  # noqa: PLW0603 - see setup_tracing
+        if _active is self:
+            _active = None
+        _within(timeout, self.provider.shutdown)
+        if self._export:
+            self._export.close()
+
+
+_active: Tracing | None = None
+
+
+def setup_tracing(
+    settings: TracingSettings,
+    *,
+    exporter: SpanExporter | None = None,
+    on_drop: Callable[[int], None] | None = None,
+) -> Tracing:
+    """Make this process's tracing. The last call counts for the functions of this module.
+
+    Args:
+        exporter: Where spans go instead of `otel_exporter_otlp_endpoint`.
+        on_drop: Called with a number of spans that were lost, from any thread; count them.
+    """
+    global _active  # noqa: PLW0603 - one process has one tracer
+    # Read once by the instrumentations, when the first of them is put to use. Without it they write
+    # the attribute names of 2021.
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
+    propagate.set_global_textmap(
+        CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
+    )
+    if exporter is None and settings.otel_exporter_otlp_endpoint:
+        endpoint = f"{settings.otel_exporter_otlp_endpoint}/v1/traces"
+        exporter = OTLPSpanExporter(endpoint, timeout=EXPORT_TIMEOUT_SECONDS)
+    _active = Tracing(settings, exporter, on_drop or (lambda _: None))
+    use_trace_source(_current_ids)
+    return _active
+
+
+def _resource(settings: ServiceSettings) -> Resource:
+    return Resource.create(
+        {
+            "service.name": settings.otel_service_name,
+            "service.version": settings.service_version,
+            "service.instance.id": str(uuid.uuid4()),
+            "deployment.environment.name": settings.environment,
+        }
+    )
+
+
+def _within(timeout: float, work: Callable[[], object]) -> None:
+    # The SDK's own time limits do not hold (opentelemetry-python #4555, #4568): a thread's join does.
+    thread = threading.Thread(target=work, name="trace-flush", daemon=True)
+    thread.start()
+    thread.join(timeout)
+
+
+def _current_ids() -> tuple[str, str]:
+    """Return the ids of the current trace; no span id when it is not sampled: there is no span."""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return "", ""
+    return (
+        f"{context.trace_id:032x}",
+        f"{context.span_id:016x}" if context.trace_flags.sampled else "",
+    )
+
+
+def _tracer() -> trace.Tracer:
+    return _active.tracer if _active else trace.NoOpTracer()
+
+
+def _provider() -> trace.TracerProvider:
+    return _active.provider if _active else trace.NoOpTracerProvider()
+
+
+def _is_sampled() -> bool:
+    context = trace.get_current_span().get_span_context()
+    return context.is_valid and context.trace_flags.sampled
+
+
+# Requests ---------------------------------------------------------------------------------------------
+
+_decided_trace_id: ContextVar[int] = ContextVar("glasshouse_decided_trace_id", default=0)
+_PROPAGATED: Final = {b"traceparent", b"tracestate", b"baggage"}
+_METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+class _DecidedIds(RandomIdGenerator):
+    """Gives the next root span the trace id on which the sampling decision was taken."""
+
+    def generate_trace_id(self) -> int:
+        decided = _decided_trace_id.get()
+        if decided:
+            _decided_trace_id.set(0)
+        return decided or super().generate_trace_id()
+
+
+def instrument_tracing(app: FastAPI, tracing: Tracing) -> None:
+    """Trace the requests of `app`. Add it after (that is, outside of) metrics and logs."""
+    app.add_middleware(TracingMiddleware, tracing=tracing)
+
+
+class TracingMiddleware:
+    """Decide whether a request is sampled, give it a trace id, and only then record it."""
+
+    def __init__(self, app: "ASGIApp", *, tracing: Tracing) -> None:
+        self._tracing = tracing
+        self._ids = RandomIdGenerator()
+        self._unrecorded = app
+        # FastAPI looks for this class along `.app` and leaves its native tracing off.
+        self.app = OpenTelemetryMiddleware(
+            _DescribedByRoute(app),
+            tracer_provider=tracing.provider,
+            meter_provider=NoOpMeterProvider(),
+            default_span_details=_before_routing,
+            exclude_spans=["receive", "send"],
+        )
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] != "http" or is_operational(scope["path"]):
+            await self._unrecorded(scope, receive, send)
+            return
+        context = _incoming_context(scope)
+        parent = trace.get_current_span(context).get_span_context()
+        trace_id = parent.trace_id if parent.is_valid else self._ids.generate_trace_id()
+        if self._tracing.samples(parent, trace_id):
+            app: ASGIApp = self.app
+            context = Context()  # OpenTelemetry's middleware reads the headers itself
+            _decided_trace_id.set(0 if parent.is_valid else trace_id)
+        else:
+            app = self._unrecorded
+            unsampled = SpanContext(
+                trace_id,
+                self._ids.generate_span_id(),
+                is_remote=False,
+                trace_state=parent.trace_state,
+            )
+            context = trace.set_span_in_context(NonRecordingSpan(unsampled), context)
+        header = (b"x-trace-id", f"{trace_id:032x}".encode("ascii"))
+
+        async def send_with_id(message: "Message") -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        token = otel_context.attach(context)
+        try:
+            await app(scope, receive, send_with_id)
+        finally:
+            otel_context.detach(token)
+
+
+def _incoming_context(scope: "Scope") -> Context:
+    carrier = {
+        name.decode("ascii"): value.decode("latin-1")
+        for name, value in scope["headers"]
+        if name in _PROPAGATED
+    }
+    return propagate.extract(carrier, Context()) if carrier else Context()
+
+
+def _before_routing(scope: "Scope") -> tuple[str, dict[str, str]]:
+    return _method(scope), {}
+
+
+def _method(scope: "Scope") -> str:
+    method: str = scope.get("method", "")
+    return method if method in _METHODS else "HTTP"
+
+
+class _DescribedByRoute:
+    """Name the server span after the route, which is known once the answer begins.
+
+    (FastAPIInstrumentor matches all routes beforehand instead, a second time for every request.)
+    """
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        span = trace.get_current_span()
+
+        async def described_send(message: "Message") -> None:
+            if message["type"] == "http.response.start":
+                _describe(span, scope)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, described_send)
+        except Exception:
+            _describe(span, scope)
+            raise
+
+
+def _describe(span: Span, scope: "Scope") -> None:
+    route = route_template(scope)
+    if route != UNMATCHED_ROUTE:
+        span.update_name(f"{_method(scope)} {route}")
+        span.set_attribute("http.route", route)
+        span.set_attribute("url.path", redact_path(scope["path"], scope.get("path_params") or {}))
+    if context := current_context():
+        span.set_attribute("request.id", context.request_id)
+        if context.user_id:
+            span.set_attribute("user.id", context.user_id)
+
+
+def fail_span(error: BaseException) -> None:
+    """Record `error` on the current span, for who handles it before the span's end."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.record_exception(error)
+        span.set_status(StatusCode.ERROR, f"{type(error).__name__}: {error}")
+
+
+# Operations and messages ------------------------------------------------------------------------------
+
+
+@contextmanager
+def business_span(name: str, **attributes: AttributeValue) -> Iterator[Span]:
+    """Record the block as one operation, such as `order.place`; an exception marks it failed.
+
+    Attributes are ids, counts and kinds with names like `order_id`; never personal data.
+    """
+    current = trace.get_current_span()
+    if current.get_span_context().is_valid and not _is_sampled():
+        yield current  # nobody will see it: the cheapest way
+        return
+    with _tracer().start_as_current_span(name, attributes=attributes) as span:
+        yield span
+
+
+@contextmanager
+def publish_span(destination: str, message_id: str) -> Iterator[Span]:
+    """Record the hand-over of a message; use `inject_trace` inside. (Semantic conventions 1.3x.)"""
+    attributes = _message_attributes("publish", "send", destination, message_id)
+    with _tracer().start_as_current_span(
+        f"publish {destination}", kind=SpanKind.PRODUCER, attributes=attributes
+    ) as span:
+        yield span
+
+
+@contextmanager
+def consume_span(destination: str, message_id: str, carrier: Mapping[str, str]) -> Iterator[Span]:
+    """Record the handling of a message as part of the trace that published it.
+
+    Args:
+        carrier: The message's headers, as `inject_trace` filled them.
+    """
+    attributes = _message_attributes("process", "process", destination, message_id)
+    token = otel_context.attach(propagate.extract(carrier, Context()))
+    try:
+        with _tracer().start_as_current_span(
+            f"process {destination}", kind=SpanKind.CONSUMER, attributes=attributes
+        ) as span:
+            yield span
+    finally:
+        otel_context.detach(token)
+
+
+def _message_attributes(
+    operation: str, kind: str, destination: str, message_id: str
+) -> dict[str, AttributeValue]:
+    return {
+        "messaging.system": "outbox",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": kind,
+        "messaging.destination.name": destination,
+        "messaging.message.id": message_id,
+    }
+
+
+def inject_trace(carrier: dict[str, str]) -> None:
+    """Write the current trace into `carrier` (W3C traceparent, tracestate, baggage)."""
+    propagate.inject(carrier)
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Keep statements, commands and calls of the block out of all traces, as polling loops should."""
+    with suppress_instrumentation():
+        yield
+
+
+# Dependencies -----------------------------------------------------------------------------------------
+
+
+def trace_engine(engine: "AsyncEngine") -> None:
+    """Record the statements of `engine` inside sampled traces. Call after setup_tracing."""
+    _StatementSpans(_provider().get_tracer("sqlalchemy"), engine.sync_engine)
+
+
+def trace_http_client(client: "AsyncClient") -> None:
+    """Record the calls of `client` and send the trace along. Call after setup_tracing."""
+    HTTPX2ClientInstrumentor.instrument_client(
+        client, tracer_provider=_provider(), meter_provider=NoOpMeterProvider()
+    )
+
+
+def trace_redis(client: "Redis") -> None:
+    """Record the commands of `client` (without their arguments) inside sampled traces."""
+    plain = {name: getattr(client, name) for name in ("execute_command", "pipeline")}
+    RedisInstrumentor.instrument_client(client, tracer_provider=_provider())
+    for name, unrecorded in plain.items():
+        setattr(client, name, partial(_if_sampled, getattr(client, name), unrecorded))
+
+
+def _if_sampled(
+    recorded: Callable[..., object], unrecorded: Callable[..., object], *args: Any, **options: Any
+) -> object:
+    return (recorded if _is_sampled() else unrecorded)(*args, **options)
+
+
+class _StatementSpans(EngineTracer):
+    """The instrumentation's engine tracer, attached to one engine instead of patched into SQLAlchemy.
+
+    Unlike its parent it records nothing outside of a sampled trace, counts no connections (that is
+    database.py's), names spans after verb and table, and keeps the path of an SQLite file to itself.
+    """
+
+    def __init__(self, tracer: trace.Tracer, engine: "Engine") -> None:
+        self._namespace = PurePath(engine.url.database or "").name
+        parent: Any = super()  # the library is untyped
+        parent.__init__(tracer, engine, NoOpUpDownCounter("unused"))
+
+    @classmethod
+    def _register_event_listener(
+        cls, target: Any, identifier: str, func: Any, *args: Any, **options: Any
+    ) -> None:
+        if identifier not in {"connect", "close", "checkin", "checkout"}:
+            parent: Any = super()
+            parent._register_event_listener(target, identifier, func, *args, **options)
+
+    def _before_cur_exec(
+        self, conn: Any, cursor: Any, statement: str, params: Any, context: Any, executemany: bool
+    ) -> tuple[str, Any]:
+        if not _is_sampled():
+            return statement, params
+        parent: Any = super()
+        before: tuple[str, Any] = parent._before_cur_exec(
+            conn, cursor, statement, params, context, executemany
+        )
+        return before
+
+    def _operation_name(self, db_name: str | None, statement: str) -> str:  # noqa: ARG002
+        verb, table = _verb_and_table(statement)
+        return f"{verb} {table}".rstrip()
+
+    def _set_db_client_span_attributes(
+        self, span: Span, statement: str, db_name: str | None, attrs: dict[str, Any]
+    ) -> None:
+        parent: Any = super()
+        parent._set_db_client_span_attributes(span, statement, db_name, attrs)
+        verb, table = _verb_and_table(statement)
+        span.set_attribute("db.namespace", self._namespace)
+        span.set_attribute("db.operation.name", verb)
+        if table:
+            span.set_attribute("db.collection.name", table)
+
+
+@lru_cache(maxsize=1024)
+def _verb_and_table(statement: str) -> tuple[str, str]:
+    verb = re.match(r"\s*(?:/\*.*?\*/\s*)?([A-Za-z]+)", statement, re.DOTALL)
+    table = re.search(r"(?i)\b(?:FROM|INTO|UPDATE|TABLE)\s+[\"`]?([a-z_][\w.]*)", statement)
+    return verb[1].upper() if verb else "SQL", table[1] if table else ""
+
+
+# The way out ------------------------------------------------------------------------------------------
+
+
+class _Export(SpanExporter):
+    """Redacts spans on their way to an exporter, off the request's path, and counts what is lost."""
+
+    def __init__(self, exporter: SpanExporter, on_drop: Callable[[int], None]) -> None:
+        self._exporter = exporter
+        self._on_drop = on_drop
+        self._lock = threading.Lock()
+        self._queued = self._leaving = 0
+        self._closed = False
+
+    def note_queued(self) -> None:
+        """Count a span that goes into the queue, which pushes its oldest one out when it is full."""
+        with self._lock:
+            fits = self._queued < MAX_QUEUED_SPANS and not self._closed
+            self._queued += fits
+        if not fits:
+            self._on_drop(1)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Export a batch. Called by the processor's thread."""
+        with self._lock:
+            self._queued -= len(spans)
+            self._leaving = len(spans)
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._exporter.export([_redacted(span) for span in spans])
+        finally:
+            with self._lock:
+                lost = 0 if result is SpanExportResult.SUCCESS or self._closed else len(spans)
+                self._leaving = 0
+            if lost:
+                self._on_drop(lost)
+        return result
+
+    def close(self) -> None:
+        """Count what is still here as lost, and end what is under way."""
+        with self._lock:
+            lost = 0 if self._closed else self._queued + self._leaving
+            self._closed = True
+        if lost:
+            self._on_drop(lost)
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """End the exporter, once: a retry that waits is woken."""
+        exporter, self._exporter = self._exporter, _Ended()
+        exporter.shutdown()
+
+
+class _Ended(SpanExporter):
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002
+        return SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        pass
+
+
+class _CountedSpans(BatchSpanProcessor):
+    """Batches spans in the background, as small and as often as the constants above say."""
+
+    def __init__(self, export: _Export) -> None:
+        self._export = export
+        super().__init__(
+            export,
+            max_queue_size=MAX_QUEUED_SPANS,
+            schedule_delay_millis=EXPORT_INTERVAL_MS,
+            max_export_batch_size=BATCH_SPANS,
+        )
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue a span that has ended."""
+        if span.context and span.context.trace_flags.sampled:
+            self._export.note_queued()
+        super().on_end(span)
+
+
+def _redacted(span: ReadableSpan) -> ReadableSpan:
+    status = span.status
+    if status.description:
+        status = Status(status.status_code, redact_text(status.description))
+    return ReadableSpan(
+        name=redact_text(span.name),
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=_redacted_attributes(span.attributes),
+        events=[
+            Event(event.name, _redacted_attributes(event.attributes), event.timestamp)
+            for event in span.events
+        ],
+        links=span.links,
+        kind=span.kind,
+        status=status,
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _redacted_attributes(attributes: Attributes) -> Attributes:
+    return {key: _redacted_attribute(key, value) for key, value in (attributes or {}).items()}
+
+
+def _redacted_attribute(key: str, value: AttributeValue) -> AttributeValue:
+    if is_secret_key(key):
+        return REDACTED
+    if isinstance(value, str):
+        if special := _SPECIAL_ATTRIBUTES.get(key):
+            return special(value)
+        return redact_text(value)
+    if isinstance(value, Sequence) and value and isinstance(value[0], str):
+        return [redact_text(str(item)) for item in value]
+    return value
+
+
+_SPECIAL_ATTRIBUTES: Final[dict[str, Callable[[str], str]]] = {
+    "url.full": redact_url,
+    "url.query": lambda query: redact_url(f"?{query}")[1:],
+    "client.address": redact_address,
+}
