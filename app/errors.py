@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.observability.context import current_context, current_trace_ids
+from app.observability.context import current_context, current_trace_ids, route_template
 from app.observability.exceptions import record_exception
 
 if TYPE_CHECKING:
@@ -137,10 +137,17 @@ def respond_to(error: AppError, *, path: str) -> Response:
     )
 
 
+def record_request_error(error: BaseException, scope: "Scope") -> None:
+    """Log, count and report what went wrong in a request, with the route it went wrong in."""
+    record_exception(
+        error, where="request", route=route_template(scope), method=scope.get("method", "")
+    )
+
+
 async def _on_app_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AppError)  # noqa: S101 - registered for this class only
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        record_exception(error.__cause__ or error, where="request")
+        record_request_error(error.__cause__ or error, request.scope)
     return respond_to(error, path=request.url.path)
 
 
@@ -148,7 +155,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
     fields = [
         {
-            "pointer": "/" + "/".join(str(part) for part in found["loc"]),
+            "pointer": "".join(f"/{_escape(part)}" for part in found["loc"]),
             "message": found["msg"],
             "code": found["type"],
         }
@@ -162,6 +169,10 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
         detail=f"{len(fields)} field(s) are not valid; see errors.",
         extensions={"errors": fields},
     )
+
+
+def _escape(step: str | int) -> str:
+    return str(step).replace("~", "~0").replace("/", "~1")  # RFC 6901, section 3
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -204,7 +215,7 @@ class UnhandledErrorMiddleware:
             await self.app(scope, receive, observe_start)
         except Exception as error:
             if not isinstance(error, AppError):
-                record_exception(error, where="request")
+                record_request_error(error, scope)
             if started:
                 raise
             told = error if isinstance(error, AppError) else AppError("The error was recorded.")

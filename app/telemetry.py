@@ -43,6 +43,7 @@ class Telemetry:
         finally:
             uninstall()
             await self.flush()
+            self._uninstall_hooks()
 
     async def flush(self) -> None:
         """Send spans, error reports and logs, side by side and for FLUSH_SECONDS at the most."""

@@ -113,7 +113,7 @@ class Worker:
             found = await outbox.read(session, delivery_id)
         consumer = self._consumers.get(found.consumer) if found else None
         if found is None or consumer is None:
-            return  # finished by somebody else, or meant for a newer version of this worker
+            return  # long gone, or meant for a newer version of this worker
         message = found.message
         with consume_span(message.topic, str(message.id), dict(message.headers)):
             async with run_job(
@@ -137,7 +137,7 @@ class Worker:
                     if state is outbox.DeliveryState.DEAD:
                         run.status = "dead"
                         count_dead_letter(consumer.name)
-                    else:
+                    elif state is outbox.DeliveryState.RETRYING:
                         count_retry(consumer.name)
                     raise
 

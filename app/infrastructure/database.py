@@ -39,8 +39,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 from starlette.responses import Response
 
-from app.errors import ServiceUnavailable, respond_to
-from app.observability.exceptions import record_exception
+from app.errors import ServiceUnavailable, record_request_error, respond_to
 
 SQLITE_BUSY_SECONDS = 15.0
 """How long a SQLite writer waits for the other processes: well above any transaction of ours."""
@@ -230,9 +229,11 @@ def _connect_or_unavailable(
 
 
 async def _on_database_error(request: Request, error: Exception) -> Response:
-    if isinstance(error, IntegrityError | ProgrammingError | DataError):
+    # SQLAlchemy has no DataError for asyncpg: class 22 of SQLSTATE says the same.
+    is_data_error = str(getattr(getattr(error, "orig", None), "sqlstate", "")).startswith("22")
+    if is_data_error or isinstance(error, IntegrityError | ProgrammingError | DataError):
         raise error  # this program is wrong, not the database away: a 500
-    record_exception(error, where="request")
+    record_request_error(error, request.scope)
     return respond_to(DatabaseUnavailable(), path=request.url.path)
 
 

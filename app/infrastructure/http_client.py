@@ -44,7 +44,7 @@ from app.infrastructure.http_retry import (
 )
 from app.observability.context import REQUEST_ID_HEADER, current_context
 from app.observability.redaction import redact_url
-from app.observability.tracing import trace_http_client
+from app.observability.tracing import trace_http_client, untraced
 
 external_requests_total = Counter(
     "external_requests_total",
@@ -66,7 +66,7 @@ class HttpClientSettings(RetrySettings):
     """How patient this service is with others."""
 
     external_connect_timeout_seconds: float = Field(1.0, gt=0)
-    external_read_timeout_seconds: float = Field(5.0, gt=0, description="Between two packets.")
+    external_read_timeout_seconds: float = Field(3.0, gt=0, description="Between two packets.")
     external_write_timeout_seconds: float = Field(2.0, gt=0)
     external_pool_timeout_seconds: float = Field(1.0, gt=0, description="Wait for a connection.")
     external_max_connections: int = Field(50, ge=1, description="Per dependency.")
@@ -122,12 +122,6 @@ class ExternalClient:
         self._client = httpx2.AsyncClient(
             base_url=base_url,
             transport=transport,
-            timeout=httpx2.Timeout(
-                connect=settings.external_connect_timeout_seconds,
-                read=settings.external_read_timeout_seconds,
-                write=settings.external_write_timeout_seconds,
-                pool=settings.external_pool_timeout_seconds,
-            ),
             limits=httpx2.Limits(
                 max_connections=connections,
                 max_keepalive_connections=connections,
@@ -202,6 +196,16 @@ class ExternalClient:
             raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    async def ping(self, path: str) -> None:
+        """Ask for `path` once, for a health check; raises httpx2.HTTPError unless the answer is 2xx.
+
+        Outside of metrics, traces and the circuit: a health endpoint that answers says nothing about
+        the calls that the circuit protects, and must not close it.
+        """
+        with untraced():
+            response = await self._client.get(path)
+        response.raise_for_status()
+
     async def aclose(self) -> None:
         """Close every connection."""
         await self._client.aclose()
@@ -237,9 +241,11 @@ class ExternalClient:
         return response
 
     async def _send(self, call: "_Call") -> httpx2.Response:
+        seconds_left = call.seconds_left()
         call.sent.watch(call.request)
+        call.request.extensions["timeout"] = self._phases(seconds_left)
         try:
-            async with asyncio.timeout(call.seconds_left()):
+            async with asyncio.timeout(seconds_left):
                 response = await self._client.send(call.request)
         except BaseException as error:
             call.sent.ended(error)
@@ -248,6 +254,17 @@ class ExternalClient:
         if response.is_server_error:
             raise _FailedAnswer(response)
         return response
+
+    def _phases(self, seconds_left: float) -> dict[str, float]:
+        # Waiting for a connection, TCP and TLS have a third of the rest at most, so that they end by
+        # their own time-outs: httpcore leaks the socket when a TLS handshake is cancelled from outside.
+        third = seconds_left / 3
+        return {
+            "pool": min(self._settings.external_pool_timeout_seconds, third),
+            "connect": min(self._settings.external_connect_timeout_seconds, third),
+            "write": self._settings.external_write_timeout_seconds,
+            "read": self._settings.external_read_timeout_seconds,
+        }
 
     def _failure(
         self,

@@ -123,7 +123,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An unfinished delivery: for whom, how often it failed, and what it brings."""
+    """A delivery: for whom, how often it was tried, and what it brings."""
 
     consumer: str
     attempts: int
@@ -223,12 +223,12 @@ async def redeliver(session: AsyncSession, *, limit: int) -> list[uuid.UUID]:
 
 
 async def read(session: AsyncSession, delivery_id: uuid.UUID) -> Found | None:
-    """Return an unfinished delivery with its message, without locking it, or None."""
+    """Return a delivery, finished or not, with its message and without locking it, or None."""
     row = (
         await session.execute(
             select(OutboxDelivery, OutboxMessage)
             .join(OutboxMessage, OutboxMessage.id == OutboxDelivery.message_id)
-            .where(OutboxDelivery.id == delivery_id, OutboxDelivery.state.in_(_OPEN))
+            .where(OutboxDelivery.id == delivery_id)
         )
     ).one_or_none()
     if row is None:
@@ -313,7 +313,9 @@ async def depth(session: AsyncSession) -> tuple[dict[str, int], float]:
     counts["pending"] = pending[0]
     oldest: list[dt.datetime | None] = [pending[1]]
     rows = await session.execute(
-        select(OutboxDelivery.state, func.count(), func.min(OutboxDelivery.created_at))
+        # The message's age, not the delivery's: a relay that was away for an hour hides nothing.
+        select(OutboxDelivery.state, func.count(), func.min(OutboxMessage.created_at))
+        .join(OutboxMessage, OutboxMessage.id == OutboxDelivery.message_id)
         .where(OutboxDelivery.state != DeliveryState.DONE)
         .group_by(OutboxDelivery.state)
     )

@@ -76,6 +76,7 @@ class BodyLimitMiddleware:
                 await self._refuse(scope, receive, send)
                 return
         received = 0
+        started = False
 
         async def receive_limited() -> "Message":
             nonlocal received
@@ -85,7 +86,16 @@ class BodyLimitMiddleware:
                 raise PayloadTooLarge
             return message
 
-        await self.app(scope, receive_limited, send)
+        async def send_unless_refused(message: "Message") -> None:
+            # FastAPI says 400 for whatever goes wrong while it reads a body; ours is the better word.
+            nonlocal started
+            if received <= self.max_bytes or started:
+                started = True
+                await send(message)
+
+        await self.app(scope, receive_limited, send_unless_refused)
+        if received > self.max_bytes and not started:
+            await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         error = PayloadTooLarge(headers={"Connection": "close"})

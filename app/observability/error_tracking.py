@@ -98,7 +98,6 @@ def setup_error_tracking(
         transport=transport,
         release=f"{settings.otel_service_name}@{settings.service_version}+{settings.git_commit}",
         environment=settings.environment,
-        server_name="",
         default_integrations=False,
         auto_enabling_integrations=False,
         auto_session_tracking=False,
@@ -106,7 +105,6 @@ def setup_error_tracking(
         enable_backpressure_handling=False,
         include_local_variables=False,
         max_request_body_size="never",
-        max_breadcrumbs=MAX_BREADCRUMBS,
         max_value_length=4096,
         event_scrubber=EventScrubber(recursive=True),
         in_app_include=["app"],
@@ -208,7 +206,7 @@ def add_breadcrumb(category: str, message: str, **data: object) -> None:
             _trails.popitem(last=False)
 
 
-def _trail_of(context: RequestContext) -> list[dict[str, Any]]:
+def _trail_of(context: RequestContext | None) -> list[dict[str, Any]]:
     with _trails_lock:
         entry = _trails.get(id(context))
         return list(entry[1]) if entry else []
@@ -227,7 +225,8 @@ class _Finisher:
             tags.setdefault("request_id", context.request_id)
             tags.setdefault("route", context.route)
             event["user"] = {"id": context.user_id} if context.user_id else {}
-            event["breadcrumbs"] = {"values": _trail_of(context)}
+        # In place of the SDK's own breadcrumbs, which all requests share.
+        event["breadcrumbs"] = {"values": _trail_of(context)}
         event["tags"] = {name: value for name, value in tags.items() if value}
         if tags.get("route"):
             event["transaction"] = tags["route"]
@@ -258,8 +257,6 @@ def _scrub(event: "Event") -> None:
     for unwanted in ("server_name", "request", "modules"):
         part.pop(unwanted, None)
     for error in (part.get("exception") or {}).get("values") or ():
-        for frame in (error.get("stacktrace") or {}).get("frames") or ():
-            frame.pop("vars", None)
         # The frames are left alone: they are source code, and they would use up redact's allowance.
         error["value"] = redact(error.get("value"))
     for name in part.keys() - _HARMLESS:
@@ -285,7 +282,7 @@ def _fingerprint(event: "Event") -> list[str]:
 def _use_trace(event: "Event") -> None:
     trace_id, span_id = current_trace_ids()
     contexts = event.setdefault("contexts", {})
+    made_up = contexts.pop("trace", None) or {}  # the SDK's own ids, which no trace has
     if trace_id:
-        contexts["trace"] = {"trace_id": trace_id, "span_id": span_id}
-    else:
-        contexts.pop("trace", None)  # the SDK's own id, which no trace has
+        # The protocol wants a span; an unsampled request has none, so it keeps the made-up one.
+        contexts["trace"] = {"trace_id": trace_id, "span_id": span_id or made_up.get("span_id")}

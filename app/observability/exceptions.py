@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 from loguru import logger
 from prometheus_client import Counter
@@ -37,10 +37,8 @@ unhandled_exceptions = Counter(
     "Exceptions that nothing handled, by where they escaped.",
     ["where"],
 )
-for _where in ("request", "task", "thread", "job", "startup", "process"):
-    unhandled_exceptions.labels(
-        _where
-    )  # at 0 from the start, so that increase() sees the first one
+for _where in get_args(Where):
+    unhandled_exceptions.labels(_where)  # at 0 from the start: increase() sees the first one
 
 _MARK = "__recorded_by_glasshouse__"
 

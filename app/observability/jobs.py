@@ -1,7 +1,8 @@
 """Background jobs: every run has a context, a duration, an outcome and one log line.
 
-Owns `jobs_processed_total{task,status}`, `job_duration_seconds{task}`, `job_retries_total{task}` and
-`dead_letters_total{task}`, and the log line of type `job`. Knows no queue: the worker calls it.
+Owns `jobs_processed_total{task,status}`, `job_duration_seconds{task}`, `job_retries_total{task}`,
+`dead_letters_total{task}`, `job_last_success_timestamp_seconds{task}` and the log line of type `job`.
+Knows no queue: the worker calls it.
 
 Must never swallow the job's exception: whether to retry is the caller's decision.
 """

@@ -117,17 +117,21 @@ def _exception(error: BaseException | None) -> dict[str, str]:
     if error is None:
         return {"type": "", "message": "", "stacktrace": ""}
     shown = traceback.TracebackException.from_exception(error, capture_locals=False, compact=True)
-    stack = redact_text("".join(shown.format()))
-    if len(stack) > _MAX_STACK:
-        half = _MAX_STACK // 2
-        stack = f"{stack[:half]}\n... [cut] ...\n{stack[-half:]}"
+    stack = "".join(shown.format())
+    if len(stack) > _MAX_STACK:  # both ends matter: where it began and what it was
+        begin, end = stack[: _MAX_STACK // 2], stack[-_MAX_STACK // 2 :]
+        stack = f"{begin.rpartition(chr(10))[0]}\n... [cut] ...\n{end.partition(chr(10))[2]}"
     kind = type(error)
     name = (
         kind.__qualname__
         if kind.__module__ == "builtins"
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    return {"type": name, "message": redact_text(_message_of(error)), "stacktrace": stack}
+    return {
+        "type": name,
+        "message": redact_text(_message_of(error)),
+        "stacktrace": redact_text(stack),
+    }
 
 
 def _message_of(error: BaseException) -> str:
@@ -213,14 +217,44 @@ _GATHER_SECONDS: Final = 0.02
 """Lines are written together at most this late: one system call and one thread switch for many."""
 
 
+class _Destination:
+    """A text stream, written to directly through a copy of its file descriptor if it has one."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._descriptor: int | None = None
+        with suppress(OSError, ValueError, AttributeError):  # None, closed, or in memory
+            self._descriptor = os.dup(stream.fileno())  # type: ignore[union-attr]
+
+    def write(self, data: bytes) -> None:
+        """Write all of `data`, waiting for the reader where necessary."""
+        if self._descriptor is None:
+            if self._stream is not None:
+                self._stream.write(data.decode())
+                self._stream.flush()
+            return
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:  # whoever shares this stdout has made it non-blocking
+                select.select([], [self._descriptor], [], 1.0)
+
+    def close(self) -> None:
+        """Give the copy back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 class _Writer:
     """A bounded buffer in memory and the one thread that empties it into a destination.
 
     The lock is re-entrant: a finaliser that runs inside `put` may log.
     """
 
-    def __init__(self, write: Callable[[bytes], None], on_drop: Callable[[int], None]) -> None:
-        self._write = write
+    def __init__(self, destination: _Destination, on_drop: Callable[[int], None]) -> None:
+        self._destination = destination
         self._on_drop = on_drop
         self._start()
 
@@ -273,18 +307,19 @@ class _Writer:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines or self._closed)
                 if self._closed and not self._lines:
-                    return
+                    break
                 if self._bytes < _BATCH_BYTES and not self._closed:
                     self._changed.wait_for(lambda: self._hurry, _GATHER_SECONDS)
                 batch = self._take()
             try:
-                self._write(b"".join(batch))
+                self._destination.write(b"".join(batch))
             except Exception:  # noqa: BLE001 - whatever became of stdout, the service goes on
                 self._on_drop(len(batch))
             with self._changed:
                 self._finished += len(batch)
                 self._hurry = self._hurry and bool(self._lines)
                 self._changed.notify_all()
+        self._destination.close()
 
     def _take(self) -> list[bytes]:
         batch: list[bytes] = []
@@ -294,32 +329,6 @@ class _Writer:
             size += len(batch[-1])
         self._bytes -= size
         return batch
-
-
-def _destination(stream: TextIO | None) -> Callable[[bytes], None]:
-    """Return what writes bytes to `stream`: to its file descriptor if it has one."""
-    try:
-        assert stream is not None  # noqa: S101 - a process without stdout takes the way below
-        stream.flush()
-        descriptor = os.dup(stream.fileno())
-    except (OSError, ValueError, AttributeError, AssertionError):
-        return lambda data: _write_text(stream, data)
-    return lambda data: _write_all(descriptor, data)
-
-
-def _write_text(stream: TextIO | None, data: bytes) -> None:
-    if stream is not None:
-        stream.write(data.decode())
-        stream.flush()
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BlockingIOError:  # whoever shares this stdout has made it non-blocking
-            select.select([], [descriptor], [], 1.0)
 
 
 # Set-up -----------------------------------------------------------------------------------------------
@@ -354,7 +363,7 @@ def setup_logs(
     global _installed  # noqa: PLW0603 - one process has one log
     stream = sys.stdout if destination is None else destination
     render = _Console(coloured=_wants_colour(stream)) if settings.for_people else _json_line
-    writer = _Writer(_destination(stream), on_drop or (lambda _: None))
+    writer = _Writer(_Destination(stream), on_drop or (lambda _: None))
     previous, _installed = _installed, None
     for handler_id in (0, previous.handler_id if previous else 0):  # 0 is loguru's own, to stderr
         with suppress(ValueError):

@@ -26,6 +26,8 @@ SecurityEvent = Literal[
     "account_erased",
 ]
 
+_ORDINARY = frozenset({"logout", "data_exported", "account_erased"})
+
 auth_attempts = Counter("auth_attempts_total", "Attempts to authenticate, by result.", ["result"])
 auth_lockouts = Counter("auth_lockouts_total", "Accounts locked after repeated failures.")
 auth_sessions = Gauge("auth_sessions_active", "Sessions that are neither expired nor revoked.")
@@ -64,6 +66,7 @@ def record_rate_limit_hit(scope: RateLimitScope) -> None:
 
 
 def record_security_event(event: SecurityEvent) -> None:
-    """Count and log one event."""
+    """Count and log one event; a warning unless it is what people do with their own account."""
     security_events.labels(event).inc()
-    logger.bind(type="security", event=event).warning("Security event")
+    line = logger.bind(type="security", event=event)
+    line.log("INFO" if event in _ORDINARY else "WARNING", "Security event")

@@ -41,7 +41,15 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, TracerProvi
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes, AttributeValue
 from pydantic import Field, field_validator
@@ -285,6 +293,7 @@ class TracingMiddleware:
                 trace_id,
                 self._ids.generate_span_id(),
                 is_remote=False,
+                trace_flags=TraceFlags(parent.trace_flags & ~TraceFlags.SAMPLED),
                 trace_state=parent.trace_state,
             )
             context = trace.set_span_in_context(NonRecordingSpan(unsampled), context)

@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from app.observability.business import count_funnel_step
 from app.observability.error_tracking import add_breadcrumb
-from app.orders.money import Currency, major_units
+from app.money import Currency, major_units
 from app.orders.states import OrderStatus
 
 orders_created_total = Counter("orders_created_total", "Orders created.", ["currency"])

@@ -8,7 +8,7 @@ from prometheus_client import Counter, Histogram
 
 from app.observability.business import count_funnel_step
 from app.observability.error_tracking import add_breadcrumb
-from app.orders.money import Currency, major_units
+from app.money import Currency, major_units
 from app.payments.states import DeclineReason, PaymentStatus
 
 payments_total = Counter(

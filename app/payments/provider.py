@@ -132,8 +132,8 @@ class PaymentProvider:
         return _read(ProviderRefund, await self._call("POST", f"/v1/refunds/{key}/cancel"))
 
     async def ping(self) -> None:
-        """Ask whether the provider is there. Raises ProviderNotReached or ProviderOutcomeUnknown."""
-        await self._call("GET", "/health")
+        """Ask whether the provider is there. Raises httpx2.HTTPError when it is not."""
+        await self._client.ping("/health")
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.orders.money import Currency
+from app.money import Currency
 from app.payments.states import DeclineReason, PaymentStatus, RefundStatus
 
 PaymentToken = Annotated[

@@ -5,7 +5,16 @@ import uuid
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, EmailStr, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    EmailStr,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
 
 
 class Source(StrEnum):
@@ -26,6 +35,17 @@ def _normalise(email: str) -> str:
 Email = Annotated[EmailStr, AfterValidator(_normalise), Field(max_length=320)]
 Password = Annotated[SecretStr, Field(min_length=8, max_length=128)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+_email = TypeAdapter[str](Email)
+
+
+def normalise_email(typed: str) -> str | None:
+    """Return the address as it is stored, however it was typed; None for what is no address."""
+    try:
+        return _email.validate_python(typed)
+    except ValidationError:
+        return None
 
 
 class UserCreate(BaseModel):

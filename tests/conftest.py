@@ -1,0 +1,147 @@
+"""Real servers for the tests, one of each kind per run, shared by all pytest-xdist workers.
+
+`TEST_POSTGRES_URL` (a role that may create databases) and `TEST_REDIS_URL` name servers to use instead
+of starting them. Databases made for tests are dropped again. The Redis databases 0 to 63 of that server
+are emptied: never name a Redis that holds something.
+Missing programs skip the tests that need them; with REQUIRE_TOOLS=1 they fail (see tools.require_tool).
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from loguru import logger
+from sqlalchemy import make_url
+
+ROOT = Path(__file__).parent.parent
+if str(ROOT) not in sys.path:  # the service is run from its checkout, it is not installed
+    sys.path.insert(0, str(ROOT))
+
+from tests.tools import (  # noqa: E402
+    PostgresServer,
+    RedisServer,
+    Server,
+    create_database,
+    drop_database,
+    wait_until,
+)
+
+_RUN = pytest.StashKey[tuple[int, Path]]()
+"""Of this run: the id of the controlling process, and the directory that its processes share."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if workerinput is None:
+        # In the system's directory, not pytest's: that one is closed to PostgreSQL's account.
+        name = f"service-tests-{os.getpid()}-{secrets.token_hex(4)}"
+        config.stash[_RUN] = os.getpid(), Path(tempfile.gettempdir()) / name
+    else:
+        config.stash[_RUN] = workerinput["run_owner"], Path(workerinput["run_directory"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a pytest-xdist worker which run it belongs to."""
+    owner, directory = node.config.stash[_RUN]
+    node.workerinput |= {"run_owner": owner, "run_directory": str(directory)}
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End this run's servers: in the controlling process, after the last worker."""
+    owner, directory = config.stash[_RUN]
+    if owner != os.getpid() or not directory.exists():
+        return
+    for guard in directory.glob("*.guard"):
+        try:
+            os.kill(int(guard.read_text()), signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+    # A guard removes its server's directory when the server is gone.
+    wait_until(lambda: not any(directory.glob("*/pid")), "servers end", seconds=15)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _shared(config: pytest.Config, kind: Callable[..., Server], name: str) -> str:
+    """Return the URL of the run's server of this kind; whoever asks first starts it."""
+    owner, directory = config.stash[_RUN]
+    directory.mkdir(mode=0o711, exist_ok=True)
+    url = directory / f"{name}.url"
+    with (directory / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not url.exists():
+            server = kind(name=name, owner=owner, directory=directory)
+            server.start()
+            url.write_text(server.url)  # type: ignore[attr-defined]
+    return url.read_text()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(pytestconfig: pytest.Config) -> str:
+    """The administrative URL of a PostgreSQL server (`postgresql+asyncpg://.../postgres`)."""
+    given = os.environ.get("TEST_POSTGRES_URL")
+    return given or _shared(pytestconfig, PostgresServer, "postgres")
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """The URL of an empty database that only this test uses."""
+    url = create_database(postgres_url)
+    yield url
+    drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def redis_url(pytestconfig: pytest.Config, worker_id: str) -> str:
+    """The URL of a Redis database that only this pytest-xdist worker uses, empty at first."""
+    server = os.environ.get("TEST_REDIS_URL") or _shared(pytestconfig, RedisServer, "redis")
+    number = int(worker_id.removeprefix("gw")) if worker_id.startswith("gw") else 0
+    url = make_url(server).set(database=str(number)).render_as_string(hide_password=False)
+    _flush(url)
+    return url
+
+
+@pytest.fixture
+def redis_database(redis_url: str) -> str:
+    """`redis_url`, empty."""
+    _flush(redis_url)
+    return redis_url
+
+
+def _flush(url: str) -> None:
+    client = redis.Redis.from_url(url, socket_timeout=5)
+    try:
+        client.flushdb()
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def private_redis(pytestconfig: pytest.Config) -> Iterator[RedisServer]:
+    """A Redis of this test's own, to stop, freeze and start again."""
+    owner, directory = pytestconfig.stash[_RUN]
+    directory.mkdir(mode=0o711, exist_ok=True)
+    server = RedisServer(name="redis-private", owner=owner, directory=directory)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def log_records() -> Iterator[list[dict[str, Any]]]:
+    """What is logged from now on: one loguru record per line, bound values under "extra"."""
+    records: list[dict[str, Any]] = []
+    sink = logger.add(
+        lambda message: records.append(dict(message.record)), level="TRACE", format=""
+    )
+    yield records
+    logger.remove(sink)

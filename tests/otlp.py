@@ -1,0 +1,108 @@
+"""A real OTLP/HTTP receiver for tests: what the service exports, decoded from the wire.
+
+(Source: OpenTelemetry protocol specification, OTLP/HTTP with binary protobuf.)
+"""
+
+import gzip
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedSpan:
+    """One span as it arrived; ids in lower-case hexadecimal, `parent_id` empty for a root."""
+
+    service: str
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    attributes: dict[str, Any]
+    failed: bool
+
+
+class Receiver:
+    """Listens on a free loopback port and keeps every span."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._spans: list[ReceivedSpan] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
+                receiver._keep(ExportTraceServiceRequest.FromString(body))
+                answer = ExportTraceServiceResponse().SerializeToString()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/x-protobuf")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                """Keep quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def spans(self, trace_id: str | None = None) -> list[ReceivedSpan]:
+        """Return what has arrived, of one trace or of all."""
+        with self._lock:
+            return [span for span in self._spans if trace_id in {None, span.trace_id}]
+
+    def _keep(self, request: ExportTraceServiceRequest) -> None:
+        with self._lock:
+            for resource in request.resource_spans:
+                service = _attributes(resource.resource.attributes).get("service.name", "")
+                for scope in resource.scope_spans:
+                    self._spans.extend(_span(service, span) for span in scope.spans)
+
+    @contextmanager
+    def running(self) -> Iterator["Receiver"]:
+        """Receive for the time of the block."""
+        thread = threading.Thread(target=self._server.serve_forever, name="otlp-receiver")
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            thread.join()
+            self._server.server_close()
+
+
+def _span(service: str, span: Span) -> ReceivedSpan:
+    return ReceivedSpan(
+        service=service,
+        name=span.name,
+        kind=Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        attributes=_attributes(span.attributes),
+        failed=span.status.code == 2,  # STATUS_CODE_ERROR
+    )
+
+
+def _attributes(pairs: Any) -> dict[str, Any]:
+    found: list[KeyValue] = list(pairs)
+    return {pair.key: _value(pair.value) for pair in found}
+
+
+def _value(value: AnyValue) -> Any:
+    kind = value.WhichOneof("value")
+    return getattr(value, kind) if kind else None
