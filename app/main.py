@@ -15,6 +15,7 @@ from app.infrastructure.redis import RedisConnection, connect_redis
 from app.infrastructure.shutdown import drain_on_sigterm
 from app.infrastructure.web import allow_origins, limit_bodies, send_security_headers
 from app.observability.context import identify_requests
+from app.observability.exceptions import instrument_exceptions
 from app.observability.health import Check, Health, disk_space_check, install_health_routes
 from app.observability.logs import instrument_access_log
 from app.observability.metrics import instrument_metrics
@@ -65,6 +66,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install_health_routes(app, health, settings)
 
     # What every request passes, from the innermost layer to the outermost
+    instrument_exceptions(app)
     install_error_handlers(app)
     install_database_errors(app)
     limit_bodies(app, settings)

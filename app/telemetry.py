@@ -15,11 +15,17 @@ from app.observability.exceptions import (
 from app.observability.logs import flush_logs, setup_logs
 from app.observability.metrics import telemetry_dropped
 from app.observability.runtime import monitor_event_loop
-from app.observability.tracing import Tracing, setup_tracing
+from app.observability.tracing import Tracing, fail_span, setup_tracing
 from app.settings import Settings
 
 FLUSH_SECONDS = 2.0
 """What is buffered has this long to get out; a dead backend must not delay the end beyond it."""
+
+
+def _report(error: BaseException, /, **tags: str) -> None:
+    """Tell the current span and the error tracker; `record_exception` has logged and counted."""
+    fail_span(error)
+    report_exception(error, **tags)
 
 
 class Telemetry:
@@ -30,7 +36,7 @@ class Telemetry:
         setup_logs(settings, on_drop=telemetry_dropped("logs"))
         self.tracing: Tracing = setup_tracing(settings, on_drop=telemetry_dropped("traces"))
         setup_error_tracking(settings, on_drop=telemetry_dropped("errors"))
-        use_reporter(report_exception)
+        use_reporter(_report)
         self._uninstall_hooks: Callable[[], None] = install_exception_hooks()
 
     @asynccontextmanager

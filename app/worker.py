@@ -21,7 +21,7 @@ from app.infrastructure.migrations import check_applied
 from app.infrastructure.shutdown import drain_on_sigterm
 from app.observability.business import set_active_users
 from app.observability.context import identify_requests
-from app.observability.exceptions import record_exception
+from app.observability.exceptions import instrument_exceptions, record_exception
 from app.observability.health import Check, Health, install_health_routes
 from app.observability.jobs import (
     count_dead_letter,
@@ -68,6 +68,7 @@ class Worker:
         self._consumers = {consumer.name: consumer for consumer in CONSUMERS}
         self._slots = asyncio.Semaphore(settings.worker_concurrency)
         self._stopping = asyncio.Event()
+        self._begun: set[asyncio.Task[None]] = set()
         self.broker: Broker = create_broker(settings, self.deliver)
         self._periodic = (
             Periodic("relay", self._relay, 0.2),
@@ -94,14 +95,22 @@ class Worker:
         finally:
             self._stopping.set()
             # What is not finished then is rolled back, and handed over again when its lease is over.
-            _, unfinished = await asyncio.wait(work, timeout=self._settings.graceful_seconds)
-            for task in unfinished:
+            await asyncio.wait([*work, *self._begun], timeout=self._settings.graceful_seconds)
+            ending = [*work, *self._begun]
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
             await self.broker.stop()
 
     async def deliver(self, delivery_id: uuid.UUID) -> None:
         """Handle one delivery: its effects and the mark "done" are committed together."""
+        # A task of our own: the broker's would live on when the time to end is over.
+        task = asyncio.create_task(self._deliver_in_slot(delivery_id), name="deliver")
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+        await asyncio.wait([task])
+
+    async def _deliver_in_slot(self, delivery_id: uuid.UUID) -> None:
         async with self._slots:
             try:
                 await self._deliver(delivery_id)
@@ -231,6 +240,7 @@ def create_worker(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Glasshouse worker", lifespan=lifespan, openapi_url=None)
     app.state.health = health
     install_health_routes(app, health, settings)
+    instrument_exceptions(app)
     instrument_metrics(app, settings)
     identify_requests(app)
     trace_engine(database.engine)

@@ -44,7 +44,7 @@ class Broker(Protocol):
     """What the worker needs of a broker."""
 
     async def start(self) -> None:
-        """Connect. Raises what the client raises when the broker cannot be reached."""
+        """Get ready to send."""
 
     async def send(self, delivery_id: uuid.UUID) -> None:
         """Hand a delivery over."""
@@ -116,8 +116,10 @@ class StreamBroker:
         self._send = _register(self._broker, work)
 
     async def start(self) -> None:
-        """Create the stream and its consumer group where they are missing."""
-        await self._broker.startup()
+        """Nothing yet: a worker that starts while Redis is down works as soon as it is back.
+
+        Sending creates the stream, `consume` the consumer group.
+        """
 
     async def send(self, delivery_id: uuid.UUID) -> None:
         """Append the delivery to the stream."""

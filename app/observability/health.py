@@ -57,7 +57,7 @@ class HealthSettings(ServiceSettings):
 
     @field_validator("operations_token")
     @classmethod
-    def _empty_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
+    def _empty_token_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value() else None
 
 

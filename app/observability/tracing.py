@@ -30,6 +30,7 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor
 from opentelemetry.instrumentation.redis import RedisInstrumentor
 from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer
@@ -53,6 +54,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes, AttributeValue
 from pydantic import Field, field_validator
+from starlette.background import BackgroundTask
 
 from app.observability.context import (
     UNMATCHED_ROUTE,
@@ -256,25 +258,55 @@ class _DecidedIds(RandomIdGenerator):
 
 
 def instrument_tracing(app: FastAPI, tracing: Tracing) -> None:
-    """Trace the requests of `app`. Add it after (that is, outside of) metrics and logs."""
-    app.add_middleware(TracingMiddleware, tracing=tracing)
+    """Trace the requests of `app`, outside of every middleware that is or will be added."""
+    FastAPIInstrumentor.instrument_app(
+        app,
+        tracer_provider=tracing.provider,
+        meter_provider=NoOpMeterProvider(),
+        exclude_spans=["receive", "send"],
+    )
+    _keep_background_tasks_ours()
+    app.add_middleware(DescribedByRoute)
+    build_recorded = app.build_middleware_stack
+
+    def build_middleware_stack() -> "ASGIApp":
+        return SampledFirst(_recorder(build_recorded()), tracing)
+
+    # The instrumentation works by replacing this method; so do we, one layer further out.
+    app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]
 
 
-class TracingMiddleware:
-    """Decide whether a request is sampled, give it a trace id, and only then record it."""
+def _keep_background_tasks_ours() -> None:
+    # The instrumentation patches BackgroundTask for the whole process, with the tracer of the first
+    # application. What a background task does is in the request's trace without it.
+    original = getattr(BackgroundTask, "_otel_original_call", None)
+    if original is not None:
+        BackgroundTask.__call__ = original  # type: ignore[method-assign]
+        del BackgroundTask._otel_original_call  # type: ignore[attr-defined]
 
-    def __init__(self, app: "ASGIApp", *, tracing: Tracing) -> None:
+
+def _recorder(stack: "ASGIApp") -> OpenTelemetryMiddleware:
+    """Return the instrumentation's middleware from its stack, which puts an error handler around it."""
+    recorder = getattr(stack, "app", None)
+    if not isinstance(recorder, OpenTelemetryMiddleware):
+        raise TypeError(
+            "opentelemetry-instrumentation-fastapi builds its middleware differently now"
+        )
+    # It matches all routes against the request to find the template, a second time and before the
+    # router does; DescribedByRoute reads it from the scope instead.
+    recorder.default_span_details = _before_routing
+    return recorder
+
+
+class SampledFirst:
+    """Decide whether a request is sampled, give it a trace id, and only then have it recorded."""
+
+    def __init__(self, recorder: OpenTelemetryMiddleware, tracing: Tracing) -> None:
         self._tracing = tracing
         self._ids = RandomIdGenerator()
-        self._unrecorded = app
-        # FastAPI looks for this class along `.app` and leaves its native tracing off.
-        self.app = OpenTelemetryMiddleware(
-            _DescribedByRoute(app),
-            tracer_provider=tracing.provider,
-            meter_provider=NoOpMeterProvider(),
-            default_span_details=_before_routing,
-            exclude_spans=["receive", "send"],
-        )
+        # FastAPI looks for the instrumentation's class along `.app` and leaves its native tracing off.
+        self.app: ASGIApp = recorder
+        self._unrecorded: ASGIApp = recorder.app
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http" or is_operational(scope["path"]):
@@ -284,7 +316,7 @@ class TracingMiddleware:
         parent = trace.get_current_span(context).get_span_context()
         trace_id = parent.trace_id if parent.is_valid else self._ids.generate_trace_id()
         if self._tracing.samples(parent, trace_id):
-            app: ASGIApp = self.app
+            app = self.app
             context = Context()  # OpenTelemetry's middleware reads the headers itself
             _decided_trace_id.set(0 if parent.is_valid else trace_id)
         else:
@@ -329,11 +361,8 @@ def _method(scope: "Scope") -> str:
     return method if method in _METHODS else "HTTP"
 
 
-class _DescribedByRoute:
-    """Name the server span after the route, which is known once the answer begins.
-
-    (FastAPIInstrumentor matches all routes beforehand instead, a second time for every request.)
-    """
+class DescribedByRoute:
+    """Name the server span after the route, which is known once the answer begins."""
 
     def __init__(self, app: "ASGIApp") -> None:
         self.app = app

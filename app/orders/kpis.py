@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from app.money import Currency, major_units
 from app.observability.business import count_funnel_step
 from app.observability.error_tracking import add_breadcrumb
-from app.money import Currency, major_units
 from app.orders.states import OrderStatus
 
 orders_created_total = Counter("orders_created_total", "Orders created.", ["currency"])

@@ -35,9 +35,10 @@ def decode_cursor(cursor: str) -> Place:
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         created_at, _, order_id = base64.urlsafe_b64decode(padded).decode("ascii").partition("|")
-        place = Place(dt.datetime.fromisoformat(created_at), uuid.UUID(order_id))
-    except (ValueError, binascii.Error) as error:
+        moment = dt.datetime.fromisoformat(created_at)
+        if moment.utcoffset() is None:
+            raise InvalidCursor
+        # Not every moment with an offset is one in UTC: year 1 and year 9999 end early there.
+        return Place(moment.astimezone(dt.UTC), uuid.UUID(order_id))
+    except (ValueError, OverflowError, binascii.Error) as error:
         raise InvalidCursor from error
-    if place.created_at.tzinfo is None:
-        raise InvalidCursor
-    return place

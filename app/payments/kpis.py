@@ -6,9 +6,9 @@ Owns `payments_total`, `payment_duration_seconds`, `revenue_total`, `revenue_eve
 
 from prometheus_client import Counter, Histogram
 
+from app.money import Currency, major_units
 from app.observability.business import count_funnel_step
 from app.observability.error_tracking import add_breadcrumb
-from app.money import Currency, major_units
 from app.payments.states import DeclineReason, PaymentStatus
 
 payments_total = Counter(

@@ -8,6 +8,8 @@ buffer can never happen after the payment was called failed.
 
 import datetime as dt
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from loguru import logger
 from sqlalchemy import select
@@ -16,7 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.infrastructure.database import Database, now
 from app.payments import service
 from app.payments.models import Payment, Refund
-from app.payments.provider import PaymentProvider, ProviderNotReached, ProviderOutcomeUnknown
+from app.payments.provider import (
+    PaymentProvider,
+    ProviderNotReached,
+    ProviderOutcomeUnknown,
+    ProviderRefused,
+)
 from app.payments.states import PaymentStatus, RefundStatus
 
 ASK_AGAIN = dt.timedelta(seconds=15)
@@ -35,22 +42,35 @@ async def reconcile(database: Database, provider: PaymentProvider) -> int:
         refunds = await _claim_refunds(session)
     try:
         for payment_id in payments:
-            charge = await provider.find_charge(payment_id)
-            if charge is None:
-                charge = await provider.cancel_charge(payment_id)
-            async with database.transaction() as session:
-                await service.settle_payment(session, payment_id=payment_id, charge=charge)
+            with _left_for_later(payment_id):
+                charge = await provider.find_charge(payment_id)
+                if charge is None:
+                    charge = await provider.cancel_charge(payment_id)
+                async with database.transaction() as session:
+                    await service.settle_payment(session, payment_id=payment_id, charge=charge)
         for refund_id in refunds:
-            word = await provider.find_refund(refund_id)
-            if word is None:
-                word = await provider.cancel_refund(refund_id)
-            async with database.transaction() as session:
-                await service.settle_refund(session, refund_id=refund_id, word=word)
-    except (ProviderNotReached, ProviderOutcomeUnknown) as error:
+            with _left_for_later(refund_id):
+                word = await provider.find_refund(refund_id)
+                if word is None:
+                    word = await provider.cancel_refund(refund_id)
+                async with database.transaction() as session:
+                    await service.settle_refund(session, refund_id=refund_id, word=word)
+    except ProviderNotReached as error:
         logger.bind(type="job", task="reconcile", error=type(error).__name__).warning(
             "the provider could not be asked, reconciliation goes on later"
         )
     return len(payments) + len(refunds)
+
+
+@contextmanager
+def _left_for_later(subject_id: uuid.UUID) -> Iterator[None]:
+    """Leave what the provider cannot tell of as it is: it must not keep the others from being asked."""
+    try:
+        yield
+    except (ProviderOutcomeUnknown, ProviderRefused) as error:
+        logger.bind(
+            type="job", task="reconcile", subject_id=str(subject_id), error=type(error).__name__
+        ).warning("the provider could not tell an outcome, it is asked again later")
 
 
 async def _claim_payments(session: AsyncSession) -> list[uuid.UUID]:

@@ -105,7 +105,8 @@ async def begin_refund(
             Refund.payment_id == payment_id, Refund.status == RefundStatus.PENDING
         )
     )
-    left = payment.amount - payment.refunded_amount - (on_their_way or 0)
+    # PostgreSQL sums up whole numbers to a Decimal, which no JSON encoder takes for one.
+    left = payment.amount - payment.refunded_amount - int(on_their_way or 0)
     wanted = left if amount is None else amount
     if not 1 <= wanted <= left:
         raise RefundTooLarge(f"{left} minor units are left of this payment.", left=left)

@@ -105,7 +105,7 @@ def test_every_answer_is_documented_and_none_is_a_server_error(
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    def ask(case: Case) -> None:
+    def ask(case: Case[Any]) -> None:
         _aim(case, existing)
         headers = person
         if (method, path) in ENDS_THE_SESSION:
@@ -128,7 +128,7 @@ _EXCLUDED = [
 ]
 
 
-def _aim(case: Case, existing: dict[str, str]) -> None:
+def _aim(case: Case[Any], existing: dict[str, str]) -> None:
     """Point about half of the cases that name an order or a payment at one that exists."""
     for name, value in existing.items():
         if name in (case.path_parameters or {}) and _one_in_two(case.path_parameters):

@@ -1,0 +1,75 @@
+# The commands of the house; `make help` lists them. Needs make and Python 3.11 or later, nothing else.
+#
+# Read by: people, .ci/run. Tested by: tests/unit/deploy/test_makefile.py and tests/integration/test_make_run.py.
+# Works with GNU make 3.81 and with the BSD tools (both are what macOS has).
+# A setting may come from the environment, from .env (see .env.example) or be given: make run PORT=9000
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV_PYTHON := .venv/bin/python
+PYTEST_ARGS ?=
+IMAGE ?= glasshouse
+export PYTHON
+
+.PHONY: help run install install-dev migrate test test-unit lint lint-format lint-code lint-types lint-imports \
+	lint-migrations lint-locks format lock image clean clean-env
+
+help: ## List the commands.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: install ## Start the API, the worker and the payment provider; Ctrl-C stops them.
+	@exec $(VENV_PYTHON) -m deploy.local.run
+
+install: ## Make .venv with what the service needs (run does it by itself).
+	@sh deploy/local/install.sh run
+
+install-dev: ## The same with what tests and checks need (test, lint and format do it by themselves).
+	@sh deploy/local/install.sh dev
+
+migrate: install ## Bring the database of DATABASE_URL (the local file by default) to the newest schema.
+	@exec $(VENV_PYTHON) -m app migrate
+
+test: install-dev ## Run all tests, with coverage; REQUIRE_TOOLS=1 turns a test skipped for a missing tool into a failure.
+	@exec $(VENV_PYTHON) -m pytest -n logical -rs --cov=app $(PYTEST_ARGS)
+
+test-unit: install-dev ## Run the unit tests only: no server is started and coverage is not asked for.
+	@exec $(VENV_PYTHON) -m pytest -n logical -rs tests/unit $(PYTEST_ARGS)
+
+lint: lint-format lint-code lint-types lint-imports lint-migrations lint-locks ## Run all checks below; with make -k, do not stop at the first that fails.
+
+lint-format: install-dev ## Is everything formatted? (make format does it)
+	$(VENV_PYTHON) -m ruff format --check .
+
+lint-code: install-dev ## Ruff's rules.
+	$(VENV_PYTHON) -m ruff check .
+
+lint-types: install-dev ## mypy, strict.
+	$(VENV_PYTHON) -m mypy
+
+lint-imports: install-dev ## Do imports run one way? (the contracts are in pyproject.toml)
+	.venv/bin/lint-imports
+
+lint-migrations: install-dev ## Do the migrations lead to exactly the models?
+	$(VENV_PYTHON) -m app check-migrations
+
+lint-locks: install-dev ## Do the locks fit pyproject.toml, with hashes and without an index address?
+	$(VENV_PYTHON) -m deploy.local.locks
+
+format: install-dev ## Format the code and repair what ruff can repair.
+	$(VENV_PYTHON) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+
+lock: ## Resolve pyproject.toml into the two locks, keeping the versions that still fit; UPGRADE=1 takes the newest.
+	@sh deploy/local/lock.sh
+
+image: ## Build the container image: make image IMAGE=registry.example/glasshouse:1.2.3
+	docker build --file deploy/docker/Dockerfile --tag $(IMAGE) \
+		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+		--build-arg GIT_COMMIT="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
+
+clean: ## Remove what running and testing left behind, the local databases included.
+	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	find app deploy migrations sandbox tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-env: ## Remove .venv; the next command makes it anew.
+	rm -rf .venv

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Resolves pyproject.toml into requirements.lock (the service) and requirements-dev.lock (and its checks).
+#
+# Run by: `make lock`. Checked by: `make lint-locks` (deploy/local/locks.py).
+# One resolution for every platform and every Python since 3.11, with hashes and without an index address:
+# whoever installs uses the index that his machine is set up for, and cannot get other files from it.
+# Versions that are in the locks and still fit stay; UPGRADE=1 takes the newest ones instead.
+set -eu
+cd "$(dirname "$0")/../.."
+
+UV_VERSION=0.13.8
+# shellcheck disable=SC2016 # the backquotes are meant
+HEADER='# Written by `make lock` from pyproject.toml; universal (Python 3.11 and later, every platform), with hashes and no index address.'
+
+python=$(sh deploy/local/install.sh python)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$python" -m venv "$work/venv"
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+cp pyproject.toml requirements.lock requirements-dev.lock "$work/"
+
+# resolve OUTPUT [OPTION...]: in the copy, so that a failure leaves the locks as they were.
+resolve() {
+    output=$1
+    shift
+    (cd "$work" && venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-emit-index-url --no-emit-find-links --no-annotate --no-header ${UPGRADE:+--upgrade} \
+        pyproject.toml --output-file "$output" "$@" >/dev/null)
+}
+resolve requirements.lock
+resolve requirements-dev.lock --group dev --constraint requirements.lock
+
+for lock in requirements.lock requirements-dev.lock; do
+    { printf '%s\n' "$HEADER" && grep -v '^#' "$work/$lock"; } >"$work/$lock.complete"
+    mv "$work/$lock.complete" "$lock"
+done

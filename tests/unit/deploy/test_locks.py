@@ -1,0 +1,63 @@
+"""deploy/local/locks.py: a lock that is stale, unsafe or bound to one index is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy.local.locks import complaints, complaints_about_lock
+
+HASH = f"--hash=sha256:{'0' * 64}"
+PINS = f"alpha==1.2.0 \\\n    {HASH}\nbeta-tool==2.0rc1 ; sys_platform == 'linux' \\\n    {HASH}\n"
+PROJECT = {
+    "project": {"dependencies": ["alpha~=1.1"]},
+    "dependency-groups": {"dev": ["Beta_Tool>=2.0rc1"]},
+}
+
+
+def about(lock: str, *wanted: str) -> list[str]:
+    return list(complaints_about_lock("x.lock", lock, wanted))
+
+
+def test_a_lock_that_fits_is_accepted() -> None:
+    assert about(PINS, "alpha[extra]~=1.1", "Beta_Tool>=2.0rc1") == []
+    assert list(complaints(PINS, PINS, PROJECT)) == []
+
+
+@pytest.mark.parametrize(
+    ("defect", "complaint"),
+    [
+        (PINS.replace(HASH, "", 1).replace("\\\n    \n", "\n"), "alpha has no hash"),
+        (PINS.replace("alpha==", "alpha>="), "alpha is not pinned to one version"),
+        ("--index-url https://packages.example/simple\n" + PINS, "names an index"),
+        ("-i http://packages.example\n" + PINS, "names an index"),
+        ("--find-links /opt/wheels\n" + PINS, "names an index"),
+        ("-f wheels\n" + PINS, "names an index"),
+        (f"alpha @ https://packages.example/a.whl {HASH}\n", "names an index or an address"),
+    ],
+)
+def test_a_defect_is_named(defect: str, complaint: str) -> None:
+    found = about(defect)
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+def test_a_stale_lock_is_told_what_it_lacks() -> None:
+    assert about(PINS, "gamma>=1") == ["x.lock lacks gamma>=1"]
+    assert about(PINS, "alpha~=1.3") == ["x.lock has alpha 1.2.0, pyproject.toml wants alpha~=1.3"]
+
+
+def test_the_locks_must_agree_so_that_tests_run_on_what_is_deployed() -> None:
+    found = list(complaints(PINS, PINS.replace("1.2.0", "1.2.1"), PROJECT))
+    assert found == [
+        "the two locks differ in alpha: tests would run on other versions than the service"
+    ]
+
+
+def test_a_project_without_the_two_lists_is_refused() -> None:
+    assert len(list(complaints(PINS, PINS, {"project": {}}))) == 1
+
+
+def test_the_locks_of_this_repository_say_how_they_are_made() -> None:
+    root = Path(__file__).parents[3]
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        assert (root / name).read_text("utf-8").startswith("# Written by `make lock`")

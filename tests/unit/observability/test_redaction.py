@@ -1,0 +1,310 @@
+"""What redaction takes out, what it leaves, and that it never fails or runs away."""
+
+import time
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.observability.redaction import (
+    MAX_ITEMS,
+    MAX_TEXT,
+    REDACTED,
+    is_secret_key,
+    pseudonym,
+    redact,
+    redact_address,
+    redact_path,
+    redact_text,
+    redact_url,
+)
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "password", "passwd", "new_password", "passwordHash", "secret", "SECRET_KEY", "clientSecret",
+        "token", "tokens", "access_token", "accessToken", "payment_token", "Authorization",
+        "Proxy-Authorization", "cookie", "Set-Cookie", "card", "card_number", "cardNumber", "cvv", "cvv2",
+        "email", "e-mail", "email_address", "userEmail", "phone", "phone_number", "api_key", "X-Api-Key",
+        "apiKey", "APIKey", "apikey", "otp", "otpCode", "otp_code", "iban", "private_key",
+        "http.request.header.authorization",
+    ],
+)  # fmt: skip
+def test_a_key_with_a_secret_word_is_secret(key: str) -> None:
+    assert is_secret_key(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "token_type", "discard", "postcard", "cardinality", "author", "authority", "secretary", "key",
+        "email_verified", "card_brand", "password_length", "order_id", "idempotency_key", "cooking",
+        "telephone_exchange", "tokenizer", "pinned", "company", "email_pseudonym", "path", "",
+    ],
+)  # fmt: skip
+def test_a_key_that_only_looks_like_one_is_not(key: str) -> None:
+    assert not is_secret_key(key)
+
+
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [
+        ("paid with 4111 1111 1111 1111 today", f"paid with {REDACTED} today"),
+        ("card 5500-0000-0000-0004", f"card {REDACTED}"),
+        ("378282246310005", REDACTED),
+        ("mail to jane.doe+x@example.co.uk now", f"mail to {REDACTED} now"),
+        ("jane%40example.com", REDACTED),
+        ("jürgen@müller.example", REDACTED),
+        (f"got {JWT} here", f"got {REDACTED} here"),
+        ("sent Bearer abc-123 along", f"sent Bearer {REDACTED} along"),
+        ("BEARER x", f"BEARER {REDACTED}"),
+        ("Basic dXNlcjpwYXNz", f"Basic {REDACTED}"),
+        ("Authorization: Digest username=u, response=1f", f"Authorization: {REDACTED}"),
+        ("Cookie: session=1; csrf=2\nHost: h", f"Cookie: {REDACTED}\nHost: h"),
+        ("to DE89 3704 0044 0532 0130 00 by noon", f"to {REDACTED} by noon"),
+        ("GB82WEST12345698765432", REDACTED),
+        ("NL91ABNA0417164300", REDACTED),
+        ("from BE68 5390 0754 7034 EUR 5", f"from {REDACTED} EUR 5"),
+        ("password=hunter2, user=1", f"password={REDACTED}, user=1"),
+        ('{"access_token": "a b", "n": 1}', f'{{"access_token": {REDACTED}, "n": 1}}'),
+        ("postgresql+asyncpg://app:s3cret@db:5432/shop", f"postgresql+asyncpg://{REDACTED}@db:5432/shop"),
+        ("GET https://h/a?code=1 failed", f"GET https://h/a?code={REDACTED} failed"),
+    ],
+)  # fmt: skip
+def test_a_secret_goes_from_the_text_around_it(secret: str, shown: str) -> None:
+    assert redact_text(secret) == shown
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        "order created",
+        "4111 1111 1111 1112",  # fails Luhn
+        "1700000000004",  # milliseconds since 1970, and valid by Luhn
+        "1234567890123456785",  # nanoseconds, snowflakes: cards begin with 2 to 6
+        "0af7651916cd43dd8448eb211c80319c",
+        "018f4e1c-7b1a-7c3e-9f21-0242ac120002",
+        "DE89 3704 0044 0532 0130 02",  # fails mod 97
+        "2026-11-21T08:28:17.947Z",
+        "status=200 duration_ms=12.5 route=/v1/orders/{order_id}",
+        "token_type=bearer",
+        "Basic authentication is required",
+        "user@localhost",
+        "@router.get",
+        "http://localhost:8000/health",
+    ],
+)
+def test_what_is_no_secret_stays(harmless: str) -> None:
+    assert redact_text(harmless) == harmless
+
+
+FRAGMENTS = (
+    "a@b.com", "password", "token", "Cookie", "Authorization", "Bearer", "x", "1", "http", "'input'",
+    "4111111111111111", "DE89370400440532013000", "[parameters", "Key (", ")=(", "[", "]", "(", ")", "'",
+    '"', "=", ": ", ":", "//", "/", "?", "&", "#", "@", " ", "\n", ",", ";", ".", "-", REDACTED, JWT,
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS)).map("".join))
+def test_redacting_again_changes_nothing(shown: str) -> None:
+    once = redact_text(shown)
+
+    assert redact_text(once) == once
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://u:p@h:8/a/b?x=1&y=2#tok", f"https://{REDACTED}@h:8/a/b?x={REDACTED}&y={REDACTED}#{REDACTED}"),
+        ("postgresql://u:p@h", f"postgresql://{REDACTED}@h"),
+        ("redis://:p@h:6379/0", f"redis://{REDACTED}@h:6379/0"),
+        ("postgres://u:p/w@h/db", f"postgres://{REDACTED}@h/db"),
+        ("https://[::1]:8000/@me", "https://[::1]:8000/@me"),
+        ("/v1/users/me?email=a@b.com", f"/v1/users/me?email={REDACTED}"),
+        ("https://h/reset/a@b.com", f"https://h/reset/{REDACTED}"),
+        ("sqlite+aiosqlite:///var/glasshouse.db", "sqlite+aiosqlite:///var/glasshouse.db"),
+    ],
+)  # fmt: skip
+def test_a_url_keeps_its_address_only(url: str, shown: str) -> None:
+    assert redact_url(url) == shown
+
+
+def test_a_path_loses_the_values_of_secret_parameters() -> None:
+    path = redact_path("/reset/s3cr3t/42", {"token": "s3cr3t", "step": 42})
+
+    assert path == f"/reset/{REDACTED}/42"
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.77", "203.0.113.0"),
+        ("2001:db8:1:2::3", "2001:db8:1::"),
+        ("::ffff:203.0.113.77", "203.0.113.0"),
+        ("testclient", ""),
+    ],
+)
+def test_an_address_is_cut_to_its_network(address: str, network: str) -> None:
+    assert redact_address(address) == network
+
+
+def test_structures_are_redacted_on_every_level() -> None:
+    shown = redact(
+        {
+            "user": {"password": "x", "cards": ["4111"], "note": "call a@b.com"},
+            "headers": [(b"authorization", b"Bearer x"), ("Accept", "*/*")],
+            "a@b.com": 1,
+            "number": 4111111111111111,
+            "cvv": None,
+            "ids": {7},
+        }
+    )
+
+    assert shown == {
+        "user": {"password": REDACTED, "cards": REDACTED, "note": f"call {REDACTED}"},
+        "headers": [["authorization", REDACTED], ["Accept", "*/*"]],
+        REDACTED: 1,
+        "number": REDACTED,
+        "cvv": None,
+        "ids": [7],
+    }
+
+
+def test_other_values_become_their_redacted_text() -> None:
+    class Login(BaseModel):
+        email: str
+        password: str
+
+    shown = redact(
+        [
+            Login(email="a@b.com", password="hunter2"),
+            Decimal("1.50"),
+            UUID(int=1),
+            b"a@b.com",
+            ValueError("for a@b.com"),
+        ]
+    )
+
+    assert shown == [
+        f"email={REDACTED} password={REDACTED}",
+        "1.50",
+        "00000000-0000-0000-0000-000000000001",
+        REDACTED,
+        f"for {REDACTED}",
+    ]
+
+
+def test_depth_and_size_are_bounded() -> None:
+    endless: dict[str, Any] = {}
+    endless["self"] = endless
+    wide = [[1] * 100 for _ in range(100)]
+
+    assert "nested too deep" in str(redact(endless))
+    assert str(redact(wide)).count("1") < MAX_ITEMS + 100
+    assert len(redact_text("x" * (2 * MAX_TEXT))) < MAX_TEXT + 100
+
+
+def test_a_broken_object_does_no_harm() -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert redact(Broken()) == "[unprintable Broken]"
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.binary() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+)
+
+
+@given(json_like)
+def test_whatever_comes_in_json_can_come_out(value: object) -> None:
+    shown = redact(value)
+
+    if "surrogates" not in repr(shown):
+        orjson.dumps(shown)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "a" * 30_000 + "@",
+        "a." * 15_000 + "@b",
+        "4" * 30_000,
+        "4 " * 15_000,
+        "AA11 " * 6_000,
+        "password=" * 3_000,
+        "'input': '" + "\\" * 30_000,
+        "://" * 10_000,
+        "key: " + " " * 30_000,
+        "[parameters: " * 2_000,
+        "Key (" * 6_000,
+        "Cookie" * 5_000,
+    ],
+)
+def test_no_text_takes_long(hostile: str) -> None:
+    started = time.perf_counter()
+    redact_text(hostile)
+
+    assert time.perf_counter() - started < 0.5
+
+
+def test_the_values_that_database_errors_quote_go() -> None:
+    engine = create_engine("sqlite://")
+    with pytest.raises(SQLAlchemyError) as raised, engine.connect() as connection:
+        connection.execute(text("select * from missing where name = :name"), {"name": "Jane Doe"})
+    engine.dispose()
+
+    assert "Jane Doe" in str(raised.value)
+    assert "Jane Doe" not in redact_text(str(raised.value))
+    detail = "DETAIL:  Key (name, city)=(Jane Doe, (Bonn)) already exists."
+    assert redact_text(detail) == f"DETAIL:  Key (name, city)=({REDACTED}) already exists."
+    row = "DETAIL:  Failing row contains (1, Jane Doe, null)."
+    assert redact_text(row) == f"DETAIL:  Failing row contains ({REDACTED})."
+
+
+def test_the_values_that_validation_errors_quote_go() -> None:
+    class Login(BaseModel):
+        code: int
+
+    with pytest.raises(ValidationError) as raised:
+        Login.model_validate({"code": "hunter2, hunter3"})
+
+    assert "hunter2" in str(raised.value)
+    assert "hunter" not in redact_text(str(raised.value))
+    fastapi = "{'type': 'int_parsing', 'loc': ('body', 'code'), 'input': 'hunt\\'er2', 'ctx': 1}"
+    assert "er2" not in redact_text(fastapi)
+    assert "hunter" not in redact_text("{'loc': ('body',), 'input': {'code': ['hunter2'], 'b': 1}}")
+
+
+def test_a_pseudonym_is_stable_keyed_and_reveals_nothing() -> None:
+    name = pseudonym("Jane@Example.com", "key")
+
+    assert name == pseudonym(" jane@example.COM ", "key")
+    assert name != pseudonym("jane@example.com", "other key")
+    assert name != pseudonym("joan@example.com", "key")
+    assert len(name) == 24
+    assert redact_text(f"by {name}") == f"by {name}"
+    assert pseudonym("a", "k" * 500)
+    with pytest.raises(ValueError, match="needs a key"):
+        pseudonym("jane@example.com", "")
+
+
+def test_the_ordinary_text_is_cheap() -> None:
+    """A budget, not a benchmark: ten times what it takes."""
+    started = time.perf_counter()
+    for _ in range(10_000):
+        redact_text("order created for the customer")
+
+    assert time.perf_counter() - started < 0.1

@@ -1,0 +1,737 @@
+"""Traces: the early decision, the spans, what is in them, and how they leave the process."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import httpx2
+import pytest
+from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException
+from fastapi.testclient import TestClient
+from opentelemetry import baggage, trace
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
+from pydantic import ValidationError
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.observability import context
+from app.observability.context import RequestContextMiddleware, current_context, current_trace_ids
+from app.observability.tracing import (
+    MAX_QUEUED_SPANS,
+    Tracing,
+    TracingSettings,
+    business_span,
+    consume_span,
+    fail_span,
+    inject_trace,
+    instrument_tracing,
+    publish_span,
+    setup_tracing,
+    trace_engine,
+    trace_http_client,
+    trace_redis,
+    untraced,
+)
+
+PARENT = "0af7651916cd43dd8448eb211c80319c"
+SAMPLED = {"traceparent": f"00-{PARENT}-b7ad6b7169203331-01"}
+NOT_SAMPLED = {"traceparent": f"00-{PARENT}-b7ad6b7169203331-00"}
+
+
+class Recorded:
+    """What was exported."""
+
+    def __init__(self, settings: TracingSettings) -> None:
+        self._memory = InMemorySpanExporter()
+        self.dropped: list[int] = []
+        self.tracing = setup_tracing(settings, exporter=self._memory, on_drop=self.dropped.append)
+
+    def spans(self) -> list[ReadableSpan]:
+        self.tracing.flush(5)
+        return list(self._memory.get_finished_spans())
+
+    def span(self, name: str) -> ReadableSpan:
+        (found,) = [span for span in self.spans() if span.name == name]
+        return found
+
+    def names(self) -> list[str]:
+        return sorted(span.name for span in self.spans())
+
+
+def settings(ratio: float | None = 1.0, **others: Any) -> TracingSettings:
+    return TracingSettings(environment="test", otel_traces_sampler_arg=ratio, **others)
+
+
+@pytest.fixture(autouse=True)
+def _own_trace_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_trace_source", context._no_trace)
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    recorded = Recorded(settings())
+    yield recorded
+    recorded.tracing.shutdown(5)
+
+
+def build(tracing_: Tracing) -> FastAPI:
+    router = APIRouter(prefix="/orders")
+
+    @router.get("/{order_id}")
+    def read(order_id: str) -> dict[str, Any]:
+        now = current_context()
+        if now:
+            now.user_id = "user-1"
+        carrier: dict[str, str] = {}
+        inject_trace(carrier)
+        return {"ids": current_trace_ids(), "carrier": carrier, "baggage": dict(baggage.get_all())}
+
+    @router.get("/{order_id}/boom")
+    def boom(order_id: str) -> None:
+        raise RuntimeError(f"for a@b.com and {order_id}")
+
+    @router.get("/{order_id}/conflict")
+    def conflict(order_id: str) -> None:
+        raise HTTPException(409)
+
+    @router.get("/{order_id}/later")
+    def later(order_id: str, background: BackgroundTasks) -> None:
+        def work() -> None:
+            with business_span("mail.send"):
+                pass
+
+        background.add_task(work)
+
+    @router.post("/reset/{token}")
+    def reset(token: str) -> None:
+        pass
+
+    app = FastAPI()
+
+    @app.get("/health/live")
+    def live() -> tuple[str, str]:
+        return current_trace_ids()
+
+    outer = APIRouter(prefix="/v1")
+    outer.include_router(router, prefix="/shop")
+    app.include_router(outer)
+    instrument_tracing(app, tracing_)
+    app.add_middleware(RequestContextMiddleware)
+    return app
+
+
+@contextmanager
+def client_of(tracing_: Tracing) -> Iterator[TestClient]:
+    with TestClient(
+        build(tracing_), raise_server_exceptions=False, follow_redirects=False
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def client(recorded: Recorded) -> Iterator[TestClient]:
+    with client_of(recorded.tracing) as client:
+        yield client
+
+
+# The decision -----------------------------------------------------------------------------------------
+
+
+def test_a_sampled_request_has_one_span_named_after_its_route(
+    client: TestClient, recorded: Recorded
+) -> None:
+    answer = client.get("/v1/shop/orders/7", headers={"User-Agent": "shop/1"})
+
+    (span,) = recorded.spans()
+    assert span.name == "GET /v1/shop/orders/{order_id}"
+    assert span.kind is SpanKind.SERVER
+    assert span.parent is None
+    attributes = dict(span.attributes or {})
+    assert attributes["http.route"] == "/v1/shop/orders/{order_id}"
+    assert attributes["http.request.method"] == "GET"
+    assert attributes["http.response.status_code"] == 200
+    assert attributes["url.path"] == "/v1/shop/orders/7"
+    assert attributes["request.id"] == answer.headers["X-Request-ID"]
+    assert attributes["user.id"] == "user-1"
+    assert "http.method" not in attributes  # the names of 2021
+    assert span.context is not None
+    ids = [f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}"]
+    assert answer.json()["ids"] == ids
+    assert answer.headers["X-Trace-ID"] == ids[0]
+
+
+def test_an_unsampled_request_has_ids_and_no_span() -> None:
+    recorded = Recorded(settings(0.0))
+    with client_of(recorded.tracing) as client:
+        first, second = (client.get("/v1/shop/orders/7") for _ in range(2))
+
+    trace_id, span_id = first.json()["ids"]
+    assert len(trace_id) == 32
+    assert span_id == ""
+    assert first.headers["X-Trace-ID"] == trace_id != second.headers["X-Trace-ID"]
+    assert first.json()["carrier"]["traceparent"].startswith(f"00-{trace_id}-")
+    assert first.json()["carrier"]["traceparent"].endswith("-00")
+    assert recorded.spans() == []
+    recorded.tracing.shutdown(5)
+
+
+def test_an_unsampled_request_skips_opentelemetrys_middleware(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def called(*_: object) -> None:
+        raise AssertionError("the middleware was called")
+
+    monkeypatch.setattr(OpenTelemetryMiddleware, "__call__", called)
+    recorded = Recorded(settings(0.0))
+    with client_of(recorded.tracing) as client:
+        assert client.get("/v1/shop/orders/7").status_code == 200
+    recorded.tracing.shutdown(5)
+
+
+def test_the_parents_decision_counts(client: TestClient, recorded: Recorded) -> None:
+    client.get("/v1/shop/orders/7", headers=NOT_SAMPLED)
+    assert recorded.spans() == []
+
+    rare = Recorded(settings(0.0))
+    with client_of(rare.tracing) as rarely:
+        answer = rarely.get("/v1/shop/orders/7", headers=SAMPLED)
+    (span,) = rare.spans()
+    assert span.parent is not None
+    assert span.parent.span_id == 0xB7AD6B7169203331
+    assert answer.headers["X-Trace-ID"] == PARENT
+    rare.tracing.shutdown(5)
+
+
+def test_an_unsampled_parents_trace_goes_on(client: TestClient) -> None:
+    headers = NOT_SAMPLED | {"tracestate": "vendor=1", "baggage": "tenant=blue"}
+    answer = client.get("/v1/shop/orders/7", headers=headers).json()
+
+    assert answer["ids"] == [PARENT, ""]
+    assert answer["carrier"]["traceparent"].startswith(f"00-{PARENT}-")
+    assert answer["carrier"]["traceparent"].endswith("-00")
+    assert "b7ad6b7169203331" not in answer["carrier"]["traceparent"]
+    assert answer["carrier"]["tracestate"] == "vendor=1"
+    assert answer["carrier"]["baggage"] == "tenant=blue"
+
+
+@pytest.mark.parametrize("broken", ["00-0-0-01", "x" * 500, "", f"00-{PARENT}-0000000000000000-01"])
+def test_a_broken_parent_is_no_parent(client: TestClient, broken: str) -> None:
+    answer = client.get("/v1/shop/orders/7", headers={"traceparent": broken})
+
+    assert answer.status_code == 200
+    assert answer.headers["X-Trace-ID"] != PARENT
+    assert len(answer.headers["X-Trace-ID"]) == 32
+
+
+def test_the_share_is_what_was_asked_for_and_agrees_with_the_sampler() -> None:
+    recorded = Recorded(settings(0.3))
+    with client_of(recorded.tracing) as client:
+        answers = [client.get("/v1/shop/orders/7") for _ in range(400)]
+
+    sampled = {a.headers["X-Trace-ID"] for a in answers if a.json()["ids"][1]}
+    assert 70 < len(sampled) < 170
+    exported = {f"{span.context.trace_id:032x}" for span in recorded.spans() if span.context}
+    assert exported == sampled
+    recorded.tracing.shutdown(5)
+
+
+def test_without_an_exporter_nothing_is_recorded_and_ids_exist() -> None:
+    nowhere = setup_tracing(settings(1.0))
+    with client_of(nowhere) as client, business_span("outside") as span:
+        ids = client.get("/v1/shop/orders/7").json()["ids"]
+
+    assert len(ids[0]) == 32
+    assert ids[1] == ""
+    assert not span.is_recording()
+    nowhere.shutdown(1)
+
+
+def test_probes_are_not_traced(client: TestClient, recorded: Recorded) -> None:
+    answer = client.get("/health/live", headers=SAMPLED)
+
+    assert answer.json() == ["", ""]
+    assert "X-Trace-ID" not in answer.headers
+    assert recorded.spans() == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "argument", "ratio"),
+    [("development", None, 1.0), ("production", None, 0.01), ("production", 0.5, 0.5), ("test", "", 1)],
+)  # fmt: skip
+def test_the_default_share(environment: str, argument: object, ratio: float) -> None:
+    values = {"environment": environment, "otel_traces_sampler_arg": argument}
+
+    assert TracingSettings.model_validate(values).sampling_ratio == ratio
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValidationError, match="http://localhost:4318"):
+        TracingSettings(otel_exporter_otlp_endpoint="localhost:4318")
+    with pytest.raises(ValidationError):
+        TracingSettings(otel_traces_sampler_arg=2)
+
+
+def test_no_global_provider_is_set(client: TestClient) -> None:
+    """With one, FastAPI would trace every request by itself, and other libraries would join in."""
+    client.get("/v1/shop/orders/7")
+
+    assert type(trace.get_tracer_provider()).__name__ == "ProxyTracerProvider"
+
+
+def test_fastapis_own_tracing_stays_off(recorded: Recorded) -> None:
+    native = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(native))
+    app = FastAPI(telemetry={"tracer_provider": provider})
+    instrument_tracing(app, recorded.tracing)
+    with TestClient(app) as client:
+        client.get("/nowhere")
+        client.get("/nowhere", headers=NOT_SAMPLED)
+
+    assert native.get_finished_spans() == ()
+
+
+# What a request's span says ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name", "status"),
+    [
+        ("DELETE", "/v1/shop/orders/7", "DELETE /v1/shop/orders/{order_id}", 405),
+        ("GET", "/v1/shop/orders/7/", "GET", 307),
+        ("GET", "/wp-login.php", "GET", 404),
+        ("BREW", "/teapot", "HTTP", 404),
+        ("GET", "/v1/shop/orders/7/conflict", "GET /v1/shop/orders/{order_id}/conflict", 409),
+    ],
+)
+def test_the_name_is_never_a_path(
+    client: TestClient, recorded: Recorded, method: str, path: str, name: str, status: int
+) -> None:
+    client.request(method, path)
+
+    span = recorded.span(name)
+    assert (span.attributes or {})["http.response.status_code"] == status
+    assert span.status.status_code is StatusCode.UNSET
+
+
+def test_an_exception_is_on_the_span_once_and_redacted(
+    client: TestClient, recorded: Recorded
+) -> None:
+    client.get("/v1/shop/orders/7/boom")
+
+    span = recorded.span("GET /v1/shop/orders/{order_id}/boom")
+    assert span.status.status_code is StatusCode.ERROR
+    (event,) = span.events
+    assert (event.attributes or {})["exception.type"] == "RuntimeError"
+    assert "a@b.com" not in str(dict(event.attributes or {}))
+
+
+def test_a_handled_exception_can_be_put_on_the_span(recorded: Recorded) -> None:
+    with business_span("order.place"):
+        fail_span(ValueError("for a@b.com"))
+
+    span = recorded.span("order.place")
+    assert span.status.description == "ValueError: for [redacted]"
+    assert len(span.events) == 1
+
+
+def test_no_secret_of_the_request_is_on_the_span(client: TestClient, recorded: Recorded) -> None:
+    client.post(
+        "/v1/shop/orders/reset/s3cr3t?email=a@b.com&code=hunter2",
+        headers={
+            "Authorization": "Bearer hunter2",
+            "Cookie": "id=hunter2",
+            "User-Agent": "a@b.com",
+        },
+    )
+
+    attributes = dict(recorded.span("POST /v1/shop/orders/reset/{token}").attributes or {})
+    assert attributes["url.path"] == "/v1/shop/orders/reset/[redacted]"
+    assert attributes["url.query"] == "email=[redacted]&code=[redacted]"
+    assert not {"s3cr3t", "hunter2", "a@b.com"} & set(str(attributes).replace("'", " ").split())
+    assert "hunter2" not in str(attributes)
+    assert "a@b.com" not in str(attributes)
+
+
+def test_the_clients_address_is_cut_to_its_network(recorded: Recorded) -> None:
+    with TestClient(build(recorded.tracing), client=("203.0.113.77", 5000)) as client:
+        client.get("/v1/shop/orders/7")
+
+    (span,) = recorded.spans()
+    assert (span.attributes or {})["client.address"] == "203.0.113.0"
+    assert "203.0.113.77" not in str(dict(span.attributes or {}))
+
+
+def test_what_runs_after_the_answer_belongs_to_the_request(
+    client: TestClient, recorded: Recorded
+) -> None:
+    client.get("/v1/shop/orders/7/later")
+
+    work, request = (
+        recorded.span("mail.send"),
+        recorded.span("GET /v1/shop/orders/{order_id}/later"),
+    )
+    assert work.parent is not None
+    assert request.context is not None
+    assert work.parent.span_id == request.context.span_id
+
+
+def test_the_resource_says_who_recorded(recorded: Recorded) -> None:
+    with business_span("x"):
+        pass
+
+    resource = recorded.span("x").resource.attributes
+    assert resource["service.name"] == "glasshouse"
+    assert resource["service.version"] == "0.1.0"
+    assert resource["deployment.environment.name"] == "test"
+    assert len(str(resource["service.instance.id"])) == 36
+
+
+# Operations and messages ------------------------------------------------------------------------------
+
+
+def test_operations_nest_and_fail(recorded: Recorded) -> None:
+    def place() -> None:
+        with business_span("order.place", order_id="7", lines=2):
+            with business_span("stock.reserve"):
+                pass
+            raise KeyError("sku")
+
+    with pytest.raises(KeyError):
+        place()
+
+    outer, inner = recorded.span("order.place"), recorded.span("stock.reserve")
+    assert dict(outer.attributes or {}) == {"order_id": "7", "lines": 2}
+    assert outer.status.status_code is StatusCode.ERROR
+    assert outer.context is not None
+    assert inner.parent is not None
+    assert inner.parent.span_id == outer.context.span_id
+
+
+def test_a_secret_attribute_is_redacted(recorded: Recorded) -> None:
+    with business_span("x", token="t", notes=["a@b.com", "fine"], numbers=[1, 2]):
+        pass
+
+    attributes = dict(recorded.span("x").attributes or {})
+    assert attributes == {"token": "[redacted]", "notes": ["[redacted]", "fine"], "numbers": (1, 2)}
+
+
+def test_a_message_carries_its_trace_to_its_consumer(recorded: Recorded) -> None:
+    carrier: dict[str, str] = {}
+    with business_span("order.place"), publish_span("order.created", "m-1"):
+        inject_trace(carrier)
+    with consume_span("order.created", "m-1", carrier):
+        assert current_trace_ids()[1]
+
+    sent, handled = recorded.span("publish order.created"), recorded.span("process order.created")
+    assert (sent.kind, handled.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+    assert sent.context is not None
+    assert handled.parent is not None
+    assert handled.parent.span_id == sent.context.span_id
+    assert handled.parent.trace_id == sent.context.trace_id
+    assert (handled.attributes or {})["messaging.message.id"] == "m-1"
+    assert (handled.attributes or {})["messaging.operation.type"] == "process"
+    assert (sent.attributes or {})["messaging.destination.name"] == "order.created"
+    assert current_trace_ids() == ("", "")
+
+
+def test_a_message_of_an_unsampled_trace_stays_unsampled(recorded: Recorded) -> None:
+    with consume_span("order.created", "m-1", NOT_SAMPLED):
+        ids = current_trace_ids()
+        with business_span("stock.reserve"):
+            pass
+
+    assert ids == (PARENT, "")
+    assert recorded.spans() == []
+
+
+def test_a_message_without_a_trace_begins_one(recorded: Recorded) -> None:
+    with business_span("unrelated"), consume_span("order.created", "m-1", {}):
+        pass
+
+    assert recorded.span("process order.created").parent is None
+
+
+def test_before_set_up_and_after_shutdown_everything_works_unrecorded(recorded: Recorded) -> None:
+    recorded.tracing.shutdown(5)
+    with business_span("x") as span, publish_span("t", "m"), consume_span("t", "m", {}):
+        inject_trace({})
+
+    assert not span.is_recording()
+
+
+# Dependencies -----------------------------------------------------------------------------------------
+
+
+async def test_statements_are_recorded_inside_a_trace(recorded: Recorded, tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
+    trace_engine(engine)
+    with business_span("order.place"):
+        async with engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE orders (id INTEGER, note TEXT)"))
+            await connection.execute(
+                text("insert into orders values (:id, :note)"), {"id": 1, "note": "hunter2"}
+            )
+            await connection.execute(text("SELECT id, note FROM orders WHERE note = 'a@b.com'"))
+            await connection.execute(text("/* hint */ UPDATE orders SET id = 2"))
+            await connection.execute(text("select 1"))
+    await engine.dispose()
+
+    assert recorded.names() == [
+        "CREATE orders", "INSERT orders", "SELECT", "SELECT orders", "UPDATE orders", "order.place",
+    ]  # fmt: skip
+    attributes = dict(recorded.span("SELECT orders").attributes or {})
+    assert attributes == {
+        "db.system.name": "sqlite",
+        "db.namespace": "shop.db",
+        "db.operation.name": "SELECT",
+        "db.collection.name": "orders",
+        "db.query.text": "SELECT id, note FROM orders WHERE note = '[redacted]'",
+    }
+    everything = str([(s.name, dict(s.attributes or {})) for s in recorded.spans()])
+    assert str(tmp_path) not in everything
+    assert "hunter2" not in everything
+
+
+async def test_a_failed_statement_is_marked_without_its_values(recorded: Recorded) -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    trace_engine(engine)
+    async with engine.connect() as connection:
+        with business_span("x"), pytest.raises(OperationalError):
+            await connection.execute(text("SELECT * FROM missing"))
+    await engine.dispose()
+
+    assert recorded.span("SELECT missing").status.status_code is StatusCode.ERROR
+
+
+async def test_statements_outside_of_a_sampled_trace_make_no_span(recorded: Recorded) -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    trace_engine(engine)
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        with business_span("x"), untraced():
+            await connection.execute(text("SELECT 2"))
+        with consume_span("t", "m", NOT_SAMPLED):
+            await connection.execute(text("SELECT 3"))
+    await engine.dispose()
+
+    assert recorded.names() == ["x"]
+
+
+async def test_commands_are_recorded_without_their_arguments(recorded: Recorded) -> None:
+    redis = fakeredis.FakeAsyncRedis()
+    trace_redis(redis)
+    await redis.set("outside", 1)
+    with business_span("x"):
+        await redis.set("user:a@b.com", "hunter2")
+        async with redis.pipeline() as pipeline:
+            pipeline.get("user:a@b.com")
+            pipeline.get("user:2")
+            await pipeline.execute()
+        with untraced():
+            await redis.get("polled")
+    with consume_span("t", "m", NOT_SAMPLED):
+        assert await redis.get("user:a@b.com") == b"hunter2"
+    await redis.aclose()
+
+    assert recorded.names() == ["GET GET", "SET", "x"]
+    assert (recorded.span("SET").attributes or {})["db.query.text"] == "SET ? ?"
+    everything = str([dict(s.attributes or {}) for s in recorded.spans()])
+    assert "hunter2" not in everything
+    assert "a@b.com" not in everything
+
+
+async def test_calls_carry_the_trace_and_hide_the_query(recorded: Recorded) -> None:
+    asked: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        return httpx2.Response(200)
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
+        trace_http_client(client)
+        with business_span("x"):
+            await client.get("https://user:hunter2@provider.test/v1/charges?token=hunter2")
+        with consume_span("t", "m", NOT_SAMPLED):
+            await client.get("https://provider.test/v1/charges")
+
+    call = recorded.span("GET")
+    assert call.context is not None
+    ids = f"00-{call.context.trace_id:032x}-{call.context.span_id:016x}-"
+    assert asked[0].headers["traceparent"].startswith(ids)
+    assert int(asked[0].headers["traceparent"][-2:], 16) & TraceFlags.SAMPLED
+    assert asked[1].headers["traceparent"].startswith(f"00-{PARENT}-")
+    assert asked[1].headers["traceparent"].endswith("-00")
+    attributes = dict(call.attributes or {})
+    assert attributes["url.full"] == "https://[redacted]@provider.test/v1/charges?token=[redacted]"
+    assert attributes["http.response.status_code"] == 200
+    assert "hunter2" not in str(attributes)
+
+
+# The way out ------------------------------------------------------------------------------------------
+
+
+class Collector(ThreadingHTTPServer):
+    """An OTLP/HTTP receiver of a few lines."""
+
+    daemon_threads = True
+
+    def __init__(self, status: int = 200) -> None:
+        self.requests: list[ExportTraceServiceRequest] = []
+        self.status = status
+        super().__init__(("127.0.0.1", 0), _Receive)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Receive(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/v1/traces":
+            self.server.requests.append(ExportTraceServiceRequest.FromString(body))
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_spans_reach_a_collector_over_otlp() -> None:
+    collector = Collector()
+    active = setup_tracing(settings(otel_exporter_otlp_endpoint=f"{collector.url}/"))
+    with client_of(active) as client:
+        answer = client.get("/v1/shop/orders/7?token=hunter2")
+    active.shutdown(5)
+    collector.close()
+
+    resource_spans = [spans for request in collector.requests for spans in request.resource_spans]
+    (span,) = [s for r in resource_spans for scope in r.scope_spans for s in scope.spans]
+    assert span.trace_id.hex() == answer.headers["X-Trace-ID"]
+    assert span.name == "GET /v1/shop/orders/{order_id}"
+    resource = {a.key: a.value.string_value for a in resource_spans[0].resource.attributes}
+    assert resource["service.name"] == "glasshouse"
+    assert b"hunter2" not in b"".join(r.SerializeToString() for r in collector.requests)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize("kind", ["refuses", "swallows"])
+def test_a_dead_collector_does_not_delay_the_end(kind: str) -> None:
+    lost: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as black_hole:
+        port = black_hole.getsockname()[1] if kind == "swallows" else free_port()
+        active = setup_tracing(
+            settings(otel_exporter_otlp_endpoint=f"http://127.0.0.1:{port}"), on_drop=lost.append
+        )
+        for _ in range(200):
+            with business_span("x"):
+                pass
+        started = time.monotonic()
+        active.shutdown(0.5)
+        took = time.monotonic() - started
+
+    assert took < 1.0
+    assert sum(lost) == 200
+    active.shutdown(0.5)
+    assert sum(lost) == 200
+
+
+class Failing(SpanExporter):
+    """A collector that answers with errors, after a while."""
+
+    def __init__(self, *, error: Exception | None = None) -> None:
+        self.error = error
+        self.release = threading.Event()
+        self.release.set()
+        self.exported = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.release.wait(10)
+        self.exported += len(spans)
+        if self.error:
+            raise self.error
+        return SpanExportResult.FAILURE
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("encoding")])
+def test_spans_that_a_collector_refuses_are_counted(error: Exception | None) -> None:
+    lost: list[int] = []
+    active = setup_tracing(settings(), exporter=Failing(error=error), on_drop=lost.append)
+    for _ in range(3):
+        with business_span("x"):
+            pass
+    active.shutdown(5)
+
+    assert sum(lost) == 3
+
+
+def test_a_full_queue_loses_spans_and_counts_them() -> None:
+    slow = Failing()
+    slow.release.clear()
+    lost: list[int] = []
+    active = setup_tracing(settings(), exporter=slow, on_drop=lost.append)
+    started = time.monotonic()
+    for _ in range(MAX_QUEUED_SPANS + 500):
+        with business_span("x"):
+            pass
+    assert time.monotonic() - started < 5
+    assert 400 <= sum(lost) <= 500  # up to a batch is under way
+    slow.release.set()
+    active.shutdown(10)
+
+    assert sum(lost) == MAX_QUEUED_SPANS + 500
+    assert slow.exported + 500 >= MAX_QUEUED_SPANS
+
+
+async def test_concurrent_requests_keep_their_own_ids(recorded: Recorded) -> None:
+    transport = httpx2.ASGITransport(app=build(recorded.tracing))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        answers = await asyncio.gather(*(client.get("/v1/shop/orders/7") for _ in range(20)))
+
+    ids = {answer.headers["X-Trace-ID"] for answer in answers}
+    assert len(ids) == 20
+    assert all(answer.json()["ids"][0] == answer.headers["X-Trace-ID"] for answer in answers)
+
+
+async def test_a_caller_in_the_same_task_is_no_parent_but_by_its_header(recorded: Recorded) -> None:
+    transport = httpx2.ASGITransport(app=build(recorded.tracing))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        with business_span("caller"):
+            await client.get("/v1/shop/orders/7")
+        with business_span("sender"):
+            trace_http_client(client)
+            await client.get("/v1/shop/orders/8")
+
+    first, second = [s for s in recorded.spans() if s.kind is SpanKind.SERVER]
+    assert first.parent is None
+    assert second.parent is not None
+    call = recorded.span("GET")
+    assert call.context is not None
+    assert second.parent.span_id == call.context.span_id
