@@ -30,10 +30,10 @@ migrate: install ## Bring the database of DATABASE_URL (the local file by defaul
 	@exec $(VENV_PYTHON) -m app migrate
 
 test: install-dev ## Run all tests, with coverage; REQUIRE_TOOLS=1 turns a test skipped for a missing tool into a failure.
-	@exec $(VENV_PYTHON) -m pytest -n logical -rs --cov=app $(PYTEST_ARGS)
+	@exec $(VENV_PYTHON) -m pytest -n logical --cov=app $(PYTEST_ARGS)
 
 test-unit: install-dev ## Run the unit tests only: no server is started and coverage is not asked for.
-	@exec $(VENV_PYTHON) -m pytest -n logical -rs tests/unit $(PYTEST_ARGS)
+	@exec $(VENV_PYTHON) -m pytest -n logical tests/unit $(PYTEST_ARGS)
 
 lint: lint-format lint-code lint-types lint-imports lint-migrations lint-locks ## Run all checks below; with make -k, do not stop at the first that fails.
 

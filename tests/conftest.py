@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,11 +21,7 @@ import redis
 from loguru import logger
 from sqlalchemy import make_url
 
-ROOT = Path(__file__).parent.parent
-if str(ROOT) not in sys.path:  # the service is run from its checkout, it is not installed
-    sys.path.insert(0, str(ROOT))
-
-from tests.tools import (  # noqa: E402
+from tests.tools import (
     PostgresServer,
     RedisServer,
     Server,

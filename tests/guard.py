@@ -3,6 +3,7 @@
 The guard outlives the pytest-xdist worker that happened to need the server first, and ends the server
 when the owner (the controlling pytest process) says so with SIGTERM or is gone, however it ended.
 `DIRECTORY` belongs to this server alone: its output goes to `DIRECTORY/log`; it is removed at the end.
+Its parent belongs to the run, and is removed with it if pytest can no longer do so itself.
 `USER` is the account to run as, or "-" to stay who we are (PostgreSQL refuses to run as root).
 
 Must never end anything but the one process it started.
@@ -68,6 +69,10 @@ def main(owner: int, directory: Path, user: str, command: list[str]) -> None:
         server.kill()
         server.wait()
     shutil.rmtree(directory, ignore_errors=True)
+    if not is_alive(owner) and not any(directory.parent.glob("*/pid")):
+        shutil.rmtree(
+            directory.parent, ignore_errors=True
+        )  # the last one out, when pytest was killed
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ SessionFactory = async_sessionmaker[AsyncSession]
 class DatabaseSettings(BaseSettings):
     """Where the database is and how much of it one process may use."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     database_url: str = Field(
         "sqlite+aiosqlite:///var/glasshouse.db",

@@ -122,6 +122,12 @@ class ExternalClient:
         self._client = httpx2.AsyncClient(
             base_url=base_url,
             transport=transport,
+            timeout=httpx2.Timeout(
+                connect=settings.external_connect_timeout_seconds,
+                read=settings.external_read_timeout_seconds,
+                write=settings.external_write_timeout_seconds,
+                pool=settings.external_pool_timeout_seconds,
+            ),
             limits=httpx2.Limits(
                 max_connections=connections,
                 max_keepalive_connections=connections,
@@ -255,16 +261,15 @@ class ExternalClient:
             raise _FailedAnswer(response)
         return response
 
-    def _phases(self, seconds_left: float) -> dict[str, float]:
+    def _phases(self, seconds_left: float) -> dict[str, float | None]:
         # Waiting for a connection, TCP and TLS have a third of the rest at most, so that they end by
         # their own time-outs: httpcore leaks the socket when a TLS handshake is cancelled from outside.
-        third = seconds_left / 3
-        return {
-            "pool": min(self._settings.external_pool_timeout_seconds, third),
-            "connect": min(self._settings.external_connect_timeout_seconds, third),
-            "write": self._settings.external_write_timeout_seconds,
-            "read": self._settings.external_read_timeout_seconds,
+        timeout, third = self._client.timeout, seconds_left / 3
+        before_sending = {
+            "pool": min(timeout.pool or third, third),
+            "connect": min(timeout.connect or third, third),
         }
+        return timeout.as_dict() | before_sending
 
     def _failure(
         self,

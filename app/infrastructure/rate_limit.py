@@ -47,11 +47,10 @@ IPV6_NETWORK_BITS = 64
 class RateLimitSettings(RedisSettings):
     """One limit per scope, in the notation of the `limits` library: "10/minute", "100 per 2 hours"."""
 
-    rate_limit_api: str = "3000/minute"
     rate_limit_login: str = "10/minute"
     rate_limit_registration: str = "20/minute"
 
-    @field_validator("rate_limit_api", "rate_limit_login", "rate_limit_registration")
+    @field_validator("rate_limit_login", "rate_limit_registration")
     @classmethod
     def _parse(cls, value: str) -> str:
         message = 'must be one limit such as "10/minute" or "100 per 2 hours", above 0'

@@ -55,7 +55,7 @@ def allow_origins(app: FastAPI, settings: WebSettings) -> None:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "X-Trace-ID", "Retry-After"],
+            expose_headers=["X-Request-ID", "X-Trace-ID", "Retry-After", "Idempotency-Replayed"],
             max_age=600,
         )
 

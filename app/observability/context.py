@@ -36,7 +36,7 @@ _WELL_FORMED_REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._\-]{7,127}")
 class ServiceSettings(BaseSettings):
     """Which service this is: the resource attributes that every signal carries."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     otel_service_name: str = Field("glasshouse", min_length=1)
     service_version: str = Field("0.1.0", min_length=1)

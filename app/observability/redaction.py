@@ -14,7 +14,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
-from itertools import islice
+from itertools import combinations, islice
 from typing import Final
 
 REDACTED: Final = "[redacted]"
@@ -90,6 +90,7 @@ _IBAN = re.compile(
     r"[A-Z](?<![A-Za-z0-9][A-Z])[A-Z][0-9]{2}"
     r"(?:[A-Z0-9]{11,30}|(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?)(?![A-Za-z0-9])"
 )
+_SHORTEST_CARD = 13
 _SHORTEST_IBAN = 15  # Norway's
 _HEADER = re.compile(
     r"(?i)\b((?:(?:set-)?cookie|(?:proxy-)?authorization)\s*[:=]\s*)(?![\"'])[^\r\n\"']+"
@@ -120,8 +121,13 @@ def _luhn(digits: str) -> bool:
 
 
 def _card(match: re.Match[str]) -> str:
-    digits = match[0].replace(" ", "").replace("-", "")
-    return REDACTED if _luhn(digits) else match[0]
+    # Other numbers may stand beside the card's, such as its CVV.
+    groups = match[0].replace("-", " ").split(" ")
+    for begin, end in combinations(range(len(groups) + 1), 2):
+        digits = "".join(groups[begin:end])
+        if len(digits) >= _SHORTEST_CARD and digits[0] in "23456" and _luhn(digits):
+            return REDACTED
+    return match[0]
 
 
 def _iban(match: re.Match[str]) -> str:

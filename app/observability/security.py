@@ -13,7 +13,7 @@ from loguru import logger
 from prometheus_client import Counter, Gauge
 
 AuthResult = Literal["success", "failure", "locked", "rate_limited", "revoked", "expired"]
-RateLimitScope = Literal["api", "login", "registration"]
+RateLimitScope = Literal["login", "registration"]
 SecurityEvent = Literal[
     "account_locked",
     "invalid_token",

@@ -22,7 +22,7 @@ _ISSUER = "glasshouse"
 class TokenSettings(BaseSettings):
     """How access tokens are signed and how long they last."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     secret_key: SecretStr = Field(SecretStr(DEFAULT_SECRET_KEY), min_length=32)
     access_token_minutes: int = Field(60, ge=1, le=24 * 60)

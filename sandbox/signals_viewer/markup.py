@@ -18,7 +18,7 @@ class Markup(str):
     __slots__ = ()
 
 
-Child: TypeAlias = "str | None | Iterable[Child]"
+Child: TypeAlias = "str | Iterable[Child] | None"
 Attribute: TypeAlias = str | int | float | bool | None
 
 
@@ -32,7 +32,8 @@ def element(tag: str, *children: Child, **attributes: Attribute) -> Markup:
     an attribute that is True stands without a value, one that is None or False is left out.
     """
     written = "".join(
-        f" {name.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
+        f" {name.rstrip('_').replace('_', '-')}"
+        + ("" if value is True else f'="{escape(str(value))}"')
         for name, value in attributes.items()
         if value is not None and value is not False
     )

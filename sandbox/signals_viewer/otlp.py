@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships none
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTracePartialSuccess,
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
@@ -55,12 +54,12 @@ def decode_export(body: bytes) -> tuple[list[Span], int]:
 
 def encode_answer(rejected: int) -> bytes:
     """Return the answer to an export of which `rejected` spans were not kept."""
-    if not rejected:
-        return ExportTraceServiceResponse().SerializeToString()
-    partly = ExportTracePartialSuccess(
-        rejected_spans=rejected, error_message="a trace id has 16 bytes and a span id 8, not all 0"
-    )
-    return ExportTraceServiceResponse(partial_success=partly).SerializeToString()
+    answer = ExportTraceServiceResponse()
+    if rejected:
+        answer.partial_success.rejected_spans = rejected
+        answer.partial_success.error_message = "a trace id has 16 bytes and a span id 8, not all 0"
+    encoded: bytes = answer.SerializeToString()
+    return encoded
 
 
 def _has_valid_ids(span: trace_pb2.Span) -> bool:

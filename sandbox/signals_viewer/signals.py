@@ -33,7 +33,7 @@ class SpanEvent:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One operation; ids in lower-case hexadecimal, `parent_id` empty for a root, times in Unix nanoseconds."""
+    """One operation; ids in lower-case hexadecimal (a root has no `parent_id`), times in Unix nanoseconds."""
 
     trace_id: str
     span_id: str

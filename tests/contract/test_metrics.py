@@ -141,7 +141,6 @@ def pages(
 ) -> Iterator[Pages]:
     """The metrics of fresh processes after the journey and what the worker made of it."""
 
-
     directory: Path = tmp_path_factory.mktemp("metrics")
     database_url = create_database(postgres_url)
     migrate_database(database_url)

@@ -549,6 +549,22 @@ async def test_a_cancelled_call_frees_the_probe_of_the_circuit() -> None:
         assert (await client.call("POST", "/")).status_code == 200
 
 
+async def test_a_health_check_leaves_circuit_and_metrics_alone() -> None:
+    answered = attempts("success"), attempts("server_error")
+    async with (
+        serving(answer(500), answer(200), answer(503)) as server,
+        client_of(server.url, circuit_failure_threshold=1) as client,
+    ):
+        with pytest.raises(OutcomeUnknown):
+            await client.call("POST", "/")
+        await client.ping("/health")
+        with pytest.raises(httpx2.HTTPStatusError):
+            await client.ping("/health")
+        with pytest.raises(NotSent):
+            await client.call("POST", "/")
+    assert (attempts("success"), attempts("server_error") - 1) == answered
+
+
 # What is told ---------------------------------------------------------------------------------------
 
 

@@ -91,7 +91,7 @@ def test_a_client_is_its_address_or_its_ipv6_network(
     assert client_network({"client": address}) == network
 
 
-@pytest.mark.parametrize("field", ["RATE_LIMIT_API", "RATE_LIMIT_LOGIN", "RATE_LIMIT_REGISTRATION"])
+@pytest.mark.parametrize("field", ["RATE_LIMIT_LOGIN", "RATE_LIMIT_REGISTRATION"])
 @pytest.mark.parametrize(
     "value", ["ten a minute", "", "0/minute", "10/fortnight", "1/second;9/day"]
 )
