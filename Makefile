@@ -29,6 +29,7 @@ install-dev: ## The same with what tests and checks need (test, lint and format 
 migrate: install ## Bring the database of DATABASE_URL (the local file by default) to the newest schema.
 	@exec $(VENV_PYTHON) -m app migrate
 
+# What was skipped and why is printed because of -ra in pyproject.toml.
 test: install-dev ## Run all tests, with coverage; REQUIRE_TOOLS=1 turns a test skipped for a missing tool into a failure.
 	@exec $(VENV_PYTHON) -m pytest -n logical --cov=app $(PYTEST_ARGS)
 
@@ -47,7 +48,7 @@ lint-types: install-dev ## mypy, strict.
 	$(VENV_PYTHON) -m mypy
 
 lint-imports: install-dev ## Do imports run one way? (the contracts are in pyproject.toml)
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 
 lint-migrations: install-dev ## Do the migrations lead to exactly the models?
 	$(VENV_PYTHON) -m app check-migrations

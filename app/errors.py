@@ -231,3 +231,20 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_middleware(UnhandledErrorMiddleware)
+    _document_problems(app)
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Leave one media type with each documented problem: FastAPI adds application/json by itself."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        for operations in document.get("paths", {}).values():
+            for operation in operations.values():
+                for response in operation.get("responses", {}).values():
+                    if PROBLEM_MEDIA_TYPE in response.get("content", {}):
+                        response["content"].pop("application/json", None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to change it

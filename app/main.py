@@ -19,6 +19,7 @@ from app.observability.exceptions import instrument_exceptions
 from app.observability.health import Check, Health, disk_space_check, install_health_routes
 from app.observability.logs import instrument_access_log
 from app.observability.metrics import instrument_metrics
+from app.observability.security import count_denied_operations
 from app.observability.tracing import instrument_tracing, trace_engine
 from app.orders import routes as orders_routes
 from app.orders import service as orders
@@ -63,7 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(users_routes.router)
     app.include_router(orders_routes.router)
     app.include_router(payments_routes.router)
-    install_health_routes(app, health, settings)
+    install_health_routes(app, health, settings, on_denied=count_denied_operations)
 
     # What every request passes, from the innermost layer to the outermost
     instrument_exceptions(app)

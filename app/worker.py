@@ -18,6 +18,7 @@ from app.infrastructure.broker import Broker, create_broker
 from app.infrastructure.database import Database
 from app.infrastructure.idempotency import purge_expired
 from app.infrastructure.migrations import check_applied
+from app.infrastructure.redis import connect_redis
 from app.infrastructure.shutdown import drain_on_sigterm
 from app.observability.business import set_active_users
 from app.observability.context import identify_requests
@@ -31,7 +32,7 @@ from app.observability.jobs import (
     run_job,
 )
 from app.observability.metrics import instrument_metrics
-from app.observability.security import set_active_sessions
+from app.observability.security import count_denied_operations, set_active_sessions
 from app.observability.tracing import consume_span, trace_engine, untraced
 from app.orders import consumers as orders_consumers
 from app.orders import kpis as orders_kpis
@@ -215,13 +216,15 @@ def create_worker(settings: Settings | None = None) -> FastAPI:
     telemetry = Telemetry(settings)
     database = Database(settings)
     provider = PaymentProvider(settings)
-    health = Health(
-        [
-            Check("database", database.ping),
-            Check("migrations", lambda: check_applied(database)),
-            Check("payment_provider", provider.ping, critical=False),
-        ]
-    )
+    redis = connect_redis(settings)
+    checks = [
+        Check("database", database.ping),
+        Check("migrations", lambda: check_applied(database)),
+        Check("payment_provider", provider.ping, critical=False),
+    ]
+    if redis is not None:
+        checks.append(Check("broker", redis.ping))
+    health = Health(checks)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -230,6 +233,8 @@ def create_worker(settings: Settings | None = None) -> FastAPI:
             await stack.enter_async_context(telemetry.running())
             stack.push_async_callback(database.dispose)
             stack.push_async_callback(provider.aclose)
+            if redis is not None:
+                stack.push_async_callback(redis.aclose)
             worker = Worker(settings, database, provider)
             await stack.enter_async_context(worker.running())
             await stack.enter_async_context(health.keep_fresh())
@@ -239,7 +244,7 @@ def create_worker(settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(title="Glasshouse worker", lifespan=lifespan, openapi_url=None)
     app.state.health = health
-    install_health_routes(app, health, settings)
+    install_health_routes(app, health, settings, on_denied=count_denied_operations)
     instrument_exceptions(app)
     instrument_metrics(app, settings)
     identify_requests(app)

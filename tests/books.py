@@ -84,6 +84,9 @@ async def handle_events(service: Service) -> list[uuid.UUID]:
             _, deliveries = await outbox.relay(session, consumers=CONSUMERS, limit=1000)
         for delivery_id in deliveries:
             await worker.deliver(delivery_id)
+    async with database.transaction() as session:
+        failed = [found for id_ in deliveries if (found := await outbox.read(session, id_))]
+    assert failed == []
     return deliveries
 
 

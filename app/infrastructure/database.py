@@ -54,6 +54,7 @@ class DatabaseSettings(BaseSettings):
 
     database_url: str = Field(
         "sqlite+aiosqlite:///var/glasshouse.db",
+        repr=False,  # it holds a password
         description="postgresql+asyncpg://user:password@host/name, or sqlite+aiosqlite:///file.",
     )
     database_pool_size: int = Field(10, ge=1, le=200, description="Connections kept open.")
@@ -71,11 +72,11 @@ class DatabaseSettings(BaseSettings):
         value = re.sub(r"^sqlite://", "sqlite+aiosqlite://", value)
         try:
             driver = make_url(value).drivername
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # the latter for a port that is no number
             driver = ""
         if driver not in {"postgresql+asyncpg", "sqlite+aiosqlite"}:
             # The value is not repeated: it holds a password.
-            raise ValueError("must start with postgresql:// or sqlite:///")
+            raise ValueError("must be a postgresql:// or a sqlite:/// address")
         return value
 
 

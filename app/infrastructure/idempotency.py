@@ -24,6 +24,7 @@ from starlette.responses import Response
 from app.errors import AppError
 from app.infrastructure.database import Base, Database, now
 from app.observability.business import count_feature
+from app.observability.security import record_security_event
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -100,13 +101,17 @@ async def claim(
     await session.execute(
         delete(IdempotencyRecord).filter_by(**identity).where(IdempotencyRecord.expires_at < moment)
     )
-    await session.execute(
-        insert.values(
-            **identity, fingerprint=digest, expires_at=moment + RETENTION
-        ).on_conflict_do_nothing()
-    )
-    record = await session.get_one(IdempotencyRecord, identity, with_for_update=True)
+    record: IdempotencyRecord | None = None
+    while record is None:
+        await session.execute(
+            insert.values(
+                **identity, fingerprint=digest, expires_at=moment + RETENTION
+            ).on_conflict_do_nothing()
+        )
+        # None when the call that held the key was refused, and gave it back, between these two.
+        record = await session.get(IdempotencyRecord, identity, with_for_update=True)
     if record.fingerprint != digest:
+        record_security_event("idempotency_key_mismatch")
         raise IdempotencyKeyReused
     return record
 

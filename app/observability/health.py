@@ -272,8 +272,17 @@ def _problem_doc(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/problem+json": {"schema": schema}}}
 
 
-def install_health_routes(app: FastAPI, health: Health, settings: HealthSettings) -> None:
-    """Serve `/health`, `/health/live`, `/health/ready`, `/health/startup` and `/health/detailed`."""
+def install_health_routes(
+    app: FastAPI,
+    health: Health,
+    settings: HealthSettings,
+    *,
+    on_denied: Callable[[], object] = lambda: None,
+) -> None:
+    """Serve `/health`, `/health/live`, `/health/ready`, `/health/startup` and `/health/detailed`.
+
+    `on_denied` is called when somebody asks for details without the token: it is worth a count.
+    """
     router = APIRouter(prefix="/health", tags=["operations"])
     bearer = HTTPBearer(auto_error=False, scheme_name="OperationsToken")
 
@@ -310,6 +319,7 @@ def install_health_routes(app: FastAPI, health: Health, settings: HealthSettings
         expected = settings.operations_token.get_secret_value().encode()
         given = credentials.credentials.encode() if credentials is not None else b""
         if not hmac.compare_digest(given, expected):
+            on_denied()
             raise HTTPException(
                 401, "This route needs the operations token.", {"WWW-Authenticate": "Bearer"}
             )

@@ -12,13 +12,11 @@ from typing import Literal, get_args
 from loguru import logger
 from prometheus_client import Counter, Gauge
 
-AuthResult = Literal["success", "failure", "locked", "rate_limited", "revoked", "expired"]
+AuthResult = Literal["success", "failure", "locked", "revoked", "expired"]
 RateLimitScope = Literal["login", "registration"]
 SecurityEvent = Literal[
     "account_locked",
     "invalid_token",
-    "revoked_token",
-    "access_denied",
     "idempotency_key_mismatch",
     "operations_access_denied",
     "logout",
@@ -70,3 +68,8 @@ def record_security_event(event: SecurityEvent) -> None:
     security_events.labels(event).inc()
     line = logger.bind(type="security", event=event)
     line.log("INFO" if event in _ORDINARY else "WARNING", "Security event")
+
+
+def count_denied_operations() -> None:
+    """Count that somebody asked for what needs the operations token, without it."""
+    record_security_event("operations_access_denied")

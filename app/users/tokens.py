@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.infrastructure.database import now
+from app.observability.security import record_auth_attempt, record_security_event
 from app.users.errors import NotAuthenticated
 
 DEFAULT_SECRET_KEY = "not-a-secret-for-development-only"  # noqa: S105 - production refuses it
@@ -54,7 +55,7 @@ def read_token(settings: TokenSettings, token: str) -> TokenClaims:
     """Return the claims of a good token.
 
     Raises:
-        NotAuthenticated: Forged, expired, of another issuer, or not a token at all.
+        NotAuthenticated: Forged, expired, of another issuer, or not a token at all; it is counted.
     """
     try:
         claims = jwt.decode(
@@ -69,5 +70,10 @@ def read_token(settings: TokenSettings, token: str) -> TokenClaims:
             uuid.UUID(claims["jti"]),
             dt.datetime.fromtimestamp(claims["exp"], dt.UTC),
         )
+    except jwt.ExpiredSignatureError as error:
+        record_auth_attempt("expired")
+        raise NotAuthenticated from error
     except (jwt.InvalidTokenError, ValueError) as error:
+        # Nobody gets such a token from us: somebody tries.
+        record_security_event("invalid_token")
         raise NotAuthenticated from error

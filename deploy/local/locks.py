@@ -95,7 +95,10 @@ def main() -> int:
     )
     for complaint in found:
         print(f"{complaint}; run `make lock`", file=sys.stderr)
-    return 1 if found else 0
+    if found:
+        return 1
+    print("the locks fit pyproject.toml")
+    return 0
 
 
 if __name__ == "__main__":

@@ -120,6 +120,12 @@ def _act(ada: _Person, bob: _Person, eve: _Person) -> None:
     bob.http.delete("/v1/users/me").raise_for_status()
     assert bob.http.get("/v1/users/me").status_code == 401
     ada.http.get("/no/such/page/4711")
+    ada.http.get("/health/detailed")
+    forged = {"Authorization": "Bearer not.a.token"}
+    assert ada.http.get("/v1/users/me", headers=forged).status_code == 401
+    other = {"currency": "EUR", "lines": [{"sku": "TEA", "quantity": 9, "unit_amount": 1}]}
+    reused = ada.http.post("/v1/orders", json=other, headers={"Idempotency-Key": "once"})
+    assert reused.json()["code"] == "idempotency_key_reused"
     ada.http.request("PATCH", "/v1/orders")
     while (answer := ada.register()).status_code != 429:
         assert answer.status_code == 409
@@ -265,6 +271,11 @@ EXPECTED: list[tuple[str, dict[str, str], float]] = [
     ("rate_limit_hits_total", {"scope": "login"}, 0),
     ("security_events_total", {"event": "account_erased"}, 1),
     ("security_events_total", {"event": "logout"}, 1),
+    ("security_events_total", {"event": "data_exported"}, 1),
+    ("security_events_total", {"event": "account_locked"}, 1),
+    ("security_events_total", {"event": "invalid_token"}, 1),
+    ("security_events_total", {"event": "idempotency_key_mismatch"}, 1),
+    ("security_events_total", {"event": "operations_access_denied"}, 1),
     ("user_registrations_total", {"method": "password", "source": "mobile"}, 1),
     ("user_registrations_total", {"method": "password", "source": "web"}, 2),
     ("orders_created_total", {"currency": "EUR"}, 3),

@@ -169,6 +169,7 @@ def test_what_settings_show_of_themselves_holds_no_secret(monkeypatch: pytest.Mo
         monkeypatch,
         SECRET_KEY=SECRET * 8,
         OPERATIONS_TOKEN=SECRET,
+        DATABASE_URL=f"postgresql://someone:{SECRET}@database/glasshouse",
         REDIS_URL=f"redis://:{SECRET}@redis:6379/0",
         SENTRY_DSN=f"https://{SECRET}@sentry.example/1",
     )

@@ -168,8 +168,13 @@ def test_what_is_installed_is_trusted_until_the_lock_changes(prepared: tuple[Mac
 
 def test_a_failed_update_is_not_trusted_by_the_next_run(prepared: tuple[Machine, str]) -> None:
     machine, _ = prepared
+    machine.write_locks(EMPTY_LOCK)
+    machine.install()
     machine.write_locks(LOCK_OF_AN_INDEX)
     offline = {"PIP_INDEX_URL": f"http://127.0.0.1:{free_port()}/simple", "PIP_RETRIES": "0"}
     for _ in range(2):
         assert "could not be installed" in sentence(machine.install(**offline))
     assert os.access(machine.venv / "bin" / "python", os.X_OK), "what worked before is kept"
+
+    machine.write_locks(EMPTY_LOCK)
+    assert "Installing" in machine.install().stdout, "nobody knows what the failed update changed"
