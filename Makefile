@@ -17,7 +17,7 @@ export PYTHON
 help: ## List the commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: install ## Start the API, the worker and the payment provider; Ctrl-C stops them.
+run: install ## Start the API, the worker, the payment provider and a viewer of traces and errors; Ctrl-C stops them.
 	@exec $(VENV_PYTHON) -m deploy.local.run
 
 install: ## Make .venv with what the service needs (run does it by itself).

@@ -6,7 +6,7 @@ work runs beside it, for the time of its lifespan. Any number of workers may run
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -48,6 +48,8 @@ CONSUMERS = (*orders_consumers.CONSUMERS, *payments_consumers.CONSUMERS)
 RELAY_BATCH = 100
 LONGEST_PAUSE_SECONDS = 30.0
 """A round that keeps failing is tried this often: soon enough, and without drowning the log."""
+TIDY_SECONDS = 1.0
+"""What is broken off at the end has this long to tidy up: to roll back, or to tell Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,10 @@ class Worker:
             self._stopping.set()
             # What is not finished then is rolled back, and handed over again when its lease is over.
             await asyncio.wait([*work, *self._begun], timeout=self._settings.graceful_seconds)
-            ending = [*work, *self._begun]
-            for task in ending:
-                task.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
+            # Deliveries end before the broker's tasks around them, which then acknowledge.
+            await _cancel(self._begun)
+            await asyncio.wait(work, timeout=TIDY_SECONDS)
+            await _cancel(work)
             await self.broker.stop()
 
     async def deliver(self, delivery_id: uuid.UUID) -> None:
@@ -208,6 +210,15 @@ class Worker:
             purged += await outbox.purge_finished(session)
         logger.bind(type="job", task="purge", rows=purged).info("purged")
         return False
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel `tasks` and wait for them; not for ever, since what they wait for may swallow it."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    if ending:
+        await asyncio.wait(ending, timeout=TIDY_SECONDS)
 
 
 def create_worker(settings: Settings | None = None) -> FastAPI:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from app.infrastructure import outbox
 from app.infrastructure.database import Database, now
@@ -85,35 +85,42 @@ async def handle_events(service: Service) -> list[uuid.UUID]:
         for delivery_id in deliveries:
             await worker.deliver(delivery_id)
     async with database.transaction() as session:
-        failed = [found for id_ in deliveries if (found := await outbox.read(session, id_))]
-    assert failed == []
+        states = await session.scalars(
+            select(outbox.OutboxDelivery.state).where(outbox.OutboxDelivery.id.in_(deliveries))
+        )
+        assert set(states.all()) <= {outbox.DeliveryState.DONE}
     return deliveries
 
 
 class Gate:
-    """Holds calls of one method of the service's provider until `open`, to order what races.
+    """Holds the first call of one method of the service's provider until `open`, to order what races.
 
-    `lost` lets the call through and then loses its answer, as a broken connection does.
+    Later calls go through. With `lost` the answer to the held call gets lost, as on a broken connection.
     """
 
     def __init__(self, service: Service, method: str, *, lost: bool = False) -> None:
         self.reached = asyncio.Event()
         self._opened = asyncio.Event()
-        self._provider = service.app.state.payment_provider
-        self._method = method
-        self._call: Callable[..., Awaitable[Any]] = getattr(self._provider, method)
+        provider = service.app.state.payment_provider
+        self._call: Callable[..., Awaitable[Any]] = getattr(provider, method)
         self._lost = lost
-        setattr(self._provider, method, self._held)
+        setattr(provider, method, self._held)
 
     def open(self) -> None:
-        """Let the calls through, those under way and all later ones."""
+        """Let the held call go on."""
         self._opened.set()
-        setattr(self._provider, self._method, self._call)
 
     async def _held(self, **arguments: Any) -> Any:
-        self.reached.set()
-        if not self._lost:
-            await self._opened.wait()
+        if self.reached.is_set():
             return await self._call(**arguments)
-        await self._call(**arguments)
-        raise ProviderOutcomeUnknown
+        self.reached.set()
+        await self._opened.wait()
+        answer = await self._call(**arguments)
+        if self._lost:
+            raise ProviderOutcomeUnknown
+        return answer
+
+
+def lose_answer(service: Service, method: str) -> None:
+    """Let the answer to the next call of one method of the service's provider get lost."""
+    Gate(service, method, lost=True).open()

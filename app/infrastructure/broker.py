@@ -8,13 +8,15 @@ costs time and never a message.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from loguru import logger
 from pydantic import Field
-from taskiq import AsyncBroker, InMemoryBroker
+from redis.asyncio import Redis
+from redis.maint_notifications import MaintNotificationsConfig
+from taskiq import AckableMessage, AsyncBroker, InMemoryBroker
 from taskiq.acks import AcknowledgeType
 from taskiq.receiver import Receiver
 from taskiq_redis import RedisStreamBroker
@@ -26,9 +28,8 @@ STREAM_LENGTH = 100_000
 """Entries kept in the stream (approximately); an id trimmed away is handed over again by its lease."""
 IDLE_MS = 60_000
 """After this, a message of a worker that died is taken over by another one."""
-CLAIM_LOCK_SECONDS = 10.0
-"""taskiq's lock around that takeover; without an end, a killed worker would hold it for ever."""
-
+READ_SECONDS = 1.0
+"""How long one read waits for something to arrive; also how long the end may take to be noticed."""
 RECONNECT_SECONDS = 1.0
 
 Work = Callable[[uuid.UUID], Awaitable[None]]
@@ -96,22 +97,52 @@ class MemoryBroker:
         await self._broker.shutdown()
 
 
+class _DeliveryStream(RedisStreamBroker):
+    """taskiq's stream, read in a way that can be ended.
+
+    taskiq cancels a read to end it, and redis-py may swallow that (asyncio.wait_for does in Python 3.11):
+    then its own loop reads on for ever. It also looks for the messages of workers that died only after
+    a new one arrived, and holds a lock for that which XAUTOCLAIM does not need.
+    """
+
+    stop_reading: asyncio.Event
+
+    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
+        """Yield what is new, and what another worker has left, until `stop_reading`."""
+        group, me = self.consumer_group_name, self.consumer_name
+        async with Redis(connection_pool=self.connection_pool) as client:
+            while not self.stop_reading.is_set():
+                new: Any = await client.xreadgroup(
+                    group, me, {self.queue_name: ">"}, block=self.block, count=self.count
+                )
+                left: Any = await client.xautoclaim(
+                    self.queue_name, group, me, min_idle_time=self.idle_timeout, count=self.count
+                )
+                for entry_id, fields in [*(entry for _, got in new for entry in got), *left[1]]:
+                    # taskiq acknowledges and skips what it cannot read.
+                    yield AckableMessage(
+                        data=fields.get(b"data", b""),
+                        ack=self._ack_generator(id=entry_id, queue_name=self.queue_name),
+                    )
+
+
 class StreamBroker:
     """Deliveries through a Redis stream, shared by every worker of the consumer group."""
 
     def __init__(self, settings: BrokerSettings, work: Work) -> None:
         assert settings.redis_url is not None  # noqa: S101 - create_broker looked
         self._concurrency = settings.worker_concurrency
-        self._broker = RedisStreamBroker(
+        self._broker = _DeliveryStream(
             settings.redis_url.get_secret_value(),
             queue_name=STREAM,
             consumer_group_name="workers",
             consumer_id="0",  # what was sent before the first worker came counts too
             maxlen=STREAM_LENGTH,
             idle_timeout=IDLE_MS,
-            unacknowledged_lock_timeout=CLAIM_LOCK_SECONDS,
-            xread_block=1000,
+            xread_block=round(READ_SECONDS * 1000),
             xread_count=settings.worker_concurrency,
+            # See redis.py: with it, each idle connection costs a failed send after a restart of Redis.
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         self._send = _register(self._broker, work)
 
@@ -127,6 +158,7 @@ class StreamBroker:
 
     async def consume(self, stop: asyncio.Event) -> None:
         """Read the stream until `stop`, through restarts of Redis."""
+        self._broker.stop_reading = stop
         while not stop.is_set():
             # taskiq's own run_receiver_task retries without a pause and cannot end gracefully.
             receiver = Receiver(

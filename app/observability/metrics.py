@@ -24,7 +24,6 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    start_http_server,
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -263,33 +262,3 @@ def _registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library's
     return registry
-
-
-class MetricsServer:
-    """Serves /metrics of a process that has no HTTP API."""
-
-    def __init__(self, port: int) -> None:
-        self._server, self._thread = start_http_server(port, registry=_registry())
-        self.port = self._server.server_port
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-def serve_metrics(port: int, settings: ServiceSettings | None = None) -> MetricsServer:
-    """Serve this process's metrics on `port` (0 chooses a free one) from a thread of their own.
-
-    Raises RuntimeError, saying which port, when it cannot be listened on.
-    """
-    if settings:
-        publish_build_info(settings)
-    try:
-        return MetricsServer(port)
-    except OSError as error:
-        raise RuntimeError(
-            f"cannot serve metrics on port {port} ({error.strerror}): "
-            "stop what listens there or choose another port"
-        ) from error

@@ -1,4 +1,7 @@
-"""Refusals of the users domain. None says whether an e-mail address is known, registration excepted."""
+"""Refusals of the users domain.
+
+Only two say that an e-mail address is known: registration, and the lock that five failures earn.
+"""
 
 import math
 from datetime import datetime

@@ -8,6 +8,7 @@ process group is known to the guard (guard.py) until it has ended.
 import contextlib
 import http.client
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from deploy.local.guard import Guard
 POLL_SECONDS = 0.1
 READY_SECONDS = 60.0
 """A start takes 3 s; a busy machine with a cold disk gets twenty times that."""
+ALL_STOPPED_SECONDS = 9.5
+"""Whoever waits for the end (a person, make, an orchestrator) expects it within 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,9 @@ class Terminal:
     def __init__(self, width: int) -> None:
         self._width = width
         self._lock = threading.Lock()
-        self.gone = False
-        """Whether nobody reads any more (closed terminal, `| head`)."""
+        self._write_failed = False
+        self._poll = select.poll()
+        self._poll.register(sys.stdout.fileno(), 0)  # for hang-up and error, which are always told
 
     def write(self, text: bytes, program: Program | None = None) -> None:
         prefix = b""
@@ -62,7 +66,16 @@ class Terminal:
                 ):  # unbuffered: at the end no thread can be caught holding a buffer's lock
                     left = left[os.write(sys.stdout.fileno(), left) :]
             except OSError:
-                self.gone = True
+                self._write_failed = True
+
+    def is_gone(self) -> bool:
+        """Whether nobody reads any more: a lost connection, a closed window, `| head`.
+
+        The kernel signals a hang-up to the session's leader only, which may be make or ssh's shell.
+        """
+        return self._write_failed or any(
+            events & (select.POLLHUP | select.POLLERR) for _, events in self._poll.poll(0)
+        )
 
 
 class Running:
@@ -140,7 +153,7 @@ class House:
         """Set (by a signal handler) to stop in order what is under way."""
 
     def _pause(self) -> None:
-        if self.stopping or self._terminal.gone:
+        if self.stopping or self._terminal.is_gone():
             raise Stopped
         time.sleep(POLL_SECONDS)
 
@@ -197,6 +210,7 @@ class House:
     def stop(self, stages: Sequence[Sequence[Program]]) -> None:
         """End everything, the last stage first: who serves customers goes before what he stands on."""
         self.stopping = True
+        latest = time.monotonic() + ALL_STOPPED_SECONDS
         for stage in [*reversed(stages), [running.program for running in self._running]]:
             leaving = [running for running in self._running if running.program in stage]
             for running in leaving:
@@ -204,7 +218,7 @@ class House:
             begin = time.monotonic()
             while any(
                 running.exit_code() is None
-                and time.monotonic() < begin + running.program.stop_seconds
+                and time.monotonic() < min(begin + running.program.stop_seconds, latest)
                 for running in leaving
             ):
                 time.sleep(POLL_SECONDS)

@@ -1,6 +1,6 @@
-"""`make run`: the API, the worker and the payment provider on this machine, as one command.
+"""`make run`: the API, the worker, the payment provider and the signals viewer, as one command.
 
-Checks what can be wrong, migrates the database, starts the provider and then the API and the worker,
+Checks what can be wrong, migrates the database, starts the viewer, the provider, then the API and the worker,
 says where to look, shows their logs, and stops all of them on Ctrl-C, SIGTERM or a closed terminal.
 Exit codes: 0 stopped as asked, 1 could not start or a process ended by itself (one sentence on standard
 error says why), 130 the second Ctrl-C killed what was still stopping.
@@ -23,21 +23,27 @@ from deploy.local.environment import (
     provider_url,
     read_ports,
     read_settings,
+    viewed_signals,
 )
 from deploy.local.errors import CannotRun
 from deploy.local.guard import Guard
 from deploy.local.processes import House, Program, Stopped, Terminal
 from deploy.local.welcome import welcome
 from sandbox.payment_provider.settings import ProviderSettings
+from sandbox.signals_viewer.settings import ViewerSettings
 
 MIGRATE = Program("migrate", ("app", "migrate"))
 STOP_SECONDS = 7.0
-"""GRACEFUL_SECONDS (5) for what is in flight, and a flush; with the provider's share it is below 10."""
+"""GRACEFUL_SECONDS (5) for what is in flight, and a flush; the provider and the viewer need less."""
 
 
 def stages(ports: Ports, *, colours: bool) -> list[list[Program]]:
     """Return what to start, in order: the programs of a stage stand on those of the stages before it."""
-    cyan, green, magenta = (36, 32, 35) if colours else (0, 0, 0)
+    cyan, green, magenta, yellow = (36, 32, 35, 33) if colours else (0, 0, 0, 0)
+    # First, so that it is last to go: what the others send on their way out arrives.
+    viewer = Program(
+        "viewer", ("sandbox.signals_viewer",), f"http://{HOST}:{ports.viewer}/health", colour=yellow
+    )
     provider = Program(
         "provider", ("sandbox.payment_provider",), f"{provider_url(ports)}/health", colour=magenta
     )
@@ -51,7 +57,7 @@ def stages(ports: Ports, *, colours: bool) -> list[list[Program]]:
         STOP_SECONDS,
         green,
     )
-    return [[provider], [api, worker]]
+    return [[viewer] if ports.viewer else [], [provider], [api, worker]]
 
 
 def run(environment: Mapping[str, str], ports: Ports) -> None:
@@ -73,7 +79,7 @@ def run(environment: Mapping[str, str], ports: Ports) -> None:
             house.run_to_end(MIGRATE, "the database could not be migrated")
             for stage in programs:
                 house.start(stage)
-            terminal.write(welcome(ports).encode())
+            terminal.write(welcome(ports, viewed_signals(environment, ports)).encode())
             house.watch()
         except Stopped:
             terminal.write(b"Stopping ...")
@@ -88,7 +94,8 @@ def main() -> int:
         ports = read_ports(settings)
         environment = complete(settings, ports)
         check_writable(Path("var"))
-        check_settings(environment, Settings, ProviderSettings)
+        viewer = [ViewerSettings] if ports.viewer else []
+        check_settings(environment, Settings, ProviderSettings, *viewer)
         check_ports(ports)
         run(environment, ports)
     except CannotRun as error:

@@ -1,5 +1,7 @@
 """What `make run` prints when everything is ready: where to look, and a journey to paste."""
 
+from collections.abc import Sequence
+
 from deploy.local.environment import HOST, Ports, provider_url
 
 
@@ -28,11 +30,14 @@ curl -sS "$API/v1/payments" -H "Authorization: Bearer $TOKEN" -H 'Content-Type: 
 """
 
 
-def welcome(ports: Ports) -> str:
-    """Return the whole text."""
+def welcome(ports: Ports, viewed: Sequence[str]) -> str:
+    """Return the whole text; `viewed` are the signals that the viewer shows."""
     api = f"http://{HOST}:{ports.api}"
     provider = provider_url(ports)
     worker = f"http://{HOST}:{ports.worker_metrics}"
+    seen = (
+        f"\n  {' and '.join(viewed).capitalize():<20}http://{HOST}:{ports.viewer}" if viewed else ""
+    )
     return f"""
 Glasshouse is running. Ctrl-C stops it.
 
@@ -40,9 +45,10 @@ Glasshouse is running. Ctrl-C stops it.
   Health              {api}/health
   Metrics             {api}/metrics (API)
                       {worker}/metrics (worker)
-                      {provider}/metrics (payment provider)
+                      {provider}/metrics (payment provider){seen}
   Provider's ledger   {provider}/v1/ledger
 
-A journey, to paste into a second terminal; then look at the metrics and at the log lines that follow:
+A journey, to paste into a second terminal; then look at the log lines that follow, and at the
+addresses above:
 
 {journey(ports)}"""

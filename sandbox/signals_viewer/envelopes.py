@@ -105,6 +105,7 @@ def _report(event: dict[str, Any]) -> ErrorReport:
 def _raised(value: dict[str, Any]) -> Raised:
     stack = _mapping(value.get("stacktrace")).get("frames")
     frames = [_mapping(frame) for frame in stack] if isinstance(stack, list) else []
+    # The SDK takes what a library generates ("<sqlalchemy generated ...>") for the application's own.
     return Raised(
         _text(value.get("type"), MAX_NAME) or "Exception",
         _text(value.get("value")),
@@ -113,7 +114,7 @@ def _raised(value: dict[str, Any]) -> Raised:
                 f"{_text(frame.get('filename'))}:{_text(frame.get('lineno'))}",
                 _text(frame.get("function"), MAX_NAME),
                 _text(frame.get("context_line")).strip(),
-                frame.get("in_app") is True,
+                frame.get("in_app") is True and not _text(frame.get("filename")).startswith("<"),
             )
             for frame in frames[-MAX_FRAMES:]
         ),

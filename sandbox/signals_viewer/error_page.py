@@ -1,10 +1,12 @@
 """GET /errors/{event_id}: one error with its stack; the trace page shows the same in short."""
 
+from itertools import groupby
+
 from starlette.responses import Response
 
-from sandbox.signals_viewer.layout import not_found, page, write_time
+from sandbox.signals_viewer.layout import count, not_found, page, write_time
 from sandbox.signals_viewer.markup import Markup, element, fragment
-from sandbox.signals_viewer.signals import Breadcrumb, ErrorReport, Raised
+from sandbox.signals_viewer.signals import Breadcrumb, ErrorReport, Frame, Raised
 from sandbox.signals_viewer.store import SignalStore
 
 
@@ -48,37 +50,54 @@ def _facts(store: SignalStore, error: ErrorReport) -> Markup:
     return definitions(facts)
 
 
-def definitions(facts: dict[str, Markup | str]) -> Markup:
-    """Return names with their values; what is empty is left out."""
+def definitions(facts: dict[str, Markup | str], layout: str = "list") -> Markup:
+    """Return names with their values, as a `list` or in a `row`; what is empty is left out."""
     pairs = (
-        fragment(element("dt", name), element("dd", value))
+        element("div", element("dt", name), element("dd", value))
         for name, value in facts.items()
         if value
     )
-    return element("dl", *pairs, class_="facts")
+    return element("dl", *pairs, class_=f"facts {layout}")
 
 
 def stacks(error: ErrorReport) -> Markup:
-    """Return the chain of exceptions, the one that was reported first, each with the calls that led to it."""
-    return fragment(*(_stack(raised) for raised in reversed(error.chain)))
-
-
-def _stack(raised: Raised) -> Markup:
-    frames = (
-        element(
-            "li",
-            element("code", frame.code or "(no source)", class_="code"),
-            element("span", f"{frame.function}, {frame.place}", class_="quiet"),
-            class_="ours" if frame.ours else None,
+    """Return the chain of exceptions, what was reported first, each with its calls, the innermost first."""
+    return fragment(
+        *(
+            _stack(raised, f"{error.event_id}-{number}")
+            for number, raised in enumerate(reversed(error.chain))
         )
-        for frame in reversed(raised.frames)
     )
+
+
+def _stack(raised: Raised, name: str) -> Markup:
     said = f"{raised.type}: {raised.message}" if raised.message else raised.type
+    runs = [(ours, list(run)) for ours, run in groupby(reversed(raised.frames), lambda f: f.ours)]
+    calls = [
+        _fold(run, f"{name}-{number}") if not ours and len(runs) > 1 else fragment(*map(_call, run))
+        for number, (ours, run) in enumerate(runs)
+    ]
     return element(
         "div",
         element("p", said, class_="raised"),
-        element("ol", *frames, class_="frames") if raised.frames else None,
+        element("ol", *calls, class_="frames") if calls else None,
         class_="panel stack",
+    )
+
+
+def _fold(frames: list[Frame], name: str) -> Markup:
+    # A driver's twenty calls hide the one line of ours that one looks for.
+    summary = element("summary", f"{count(len(frames), 'call')} in libraries")
+    inside = element("ol", *map(_call, frames), class_="frames")
+    return element("li", element("details", summary, inside, id=name), class_="fold")
+
+
+def _call(frame: Frame) -> Markup:
+    return element(
+        "li",
+        element("code", frame.code or "(no source)", class_="code"),
+        element("span", f"{frame.function}, {frame.place}", class_="quiet"),
+        class_="ours" if frame.ours else None,
     )
 
 

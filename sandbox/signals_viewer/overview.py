@@ -1,5 +1,7 @@
 """GET /: the newest traces and the newest errors."""
 
+from typing import Final
+
 from starlette.responses import Response
 
 from sandbox.signals_viewer.documents import services
@@ -17,6 +19,12 @@ from sandbox.signals_viewer.markup import Child, Markup, element, fragment
 from sandbox.signals_viewer.signals import ErrorReport
 from sandbox.signals_viewer.store import SignalStore, Trace
 from sandbox.signals_viewer.waterfall import root_of
+
+_RENAME: Final = (
+    'import sqlite3; sqlite3.connect("var/glasshouse.db").execute("ALTER TABLE {} RENAME TO {}")'
+)
+TAKE_AWAY: Final = _RENAME.format("orders", "lost")
+GIVE_BACK: Final = _RENAME.format("lost", "orders")
 
 
 def overview(store: SignalStore) -> Response:
@@ -103,8 +111,10 @@ def _errors(store: SignalStore, errors: list[ErrorReport]) -> Markup:
         return empty(
             "No errors",
             "Exceptions that nothing handled are reported here, with their stack and the trace that they "
-            "happened in. Answers such as 404 or a declined card are not errors. To see one, stop the "
-            "payment provider while you pay, or raise an exception in a route.",
+            "happened in. Answers such as 404 or a declined card are none. To see one, take a table away, "
+            "place an order, and give the table back: ",
+            element("code", f"python3 -c '{TAKE_AWAY}'", class_="command"),
+            element("code", f"python3 -c '{GIVE_BACK}'", class_="command"),
         )
     columns: list[tuple[Child, str]] = [("Time", "time"), ("Error", ""), ("Trace", "")]
     return table("Errors, newest first", columns, [_error(store, one) for one in errors], "errors")

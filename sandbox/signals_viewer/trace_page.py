@@ -9,7 +9,6 @@ from sandbox.signals_viewer.documents import services
 from sandbox.signals_viewer.error_page import definitions, stacks
 from sandbox.signals_viewer.layout import (
     colour,
-    count,
     not_found,
     page,
     table,
@@ -25,13 +24,9 @@ from sandbox.signals_viewer.waterfall import Row, arrange, root_of
 
 DEEPEST: Final = 12
 """Below that spans are not indented further: there would be no room for their names."""
-TELLING: Final = (
-    "http.response.status_code",
-    "db.query.text",
-    "url.full",
-    "error.type",
-    "messaging.message.id",
-)
+STATUS: Final = "http.response.status_code"
+TELLING: Final = ("db.query.text", "url.full", "messaging.message.id")
+"""Attributes that are seen without opening a span (OpenTelemetry semantic conventions)."""
 _WIDTH: Final = 1000
 _LEAST: Final = 4
 
@@ -59,7 +54,7 @@ def trace_page(store: SignalStore, trace_id: str) -> Response:
 
 
 def _facts(store: SignalStore, trace: Trace) -> Markup:
-    spans = count(len(trace.spans), "span")
+    spans = str(len(trace.spans))
     if trace.left_out:
         spans += f", {trace.left_out} more were not kept"
     return definitions(
@@ -70,7 +65,8 @@ def _facts(store: SignalStore, trace: Trace) -> Markup:
             "Spans": spans,
             "Outcome": write_status(trace.failed_spans),
             "Services": write_services(services(store, trace)),
-        }
+        },
+        layout="row",
     )
 
 
@@ -79,7 +75,7 @@ def _error(error: ErrorReport) -> Markup:
         "summary",
         element("b", error.type),
         " ",
-        element("span", error.message, class_="message"),
+        element("span", error.message.partition("\n")[0], class_="message"),
         " ",
         write_time(error.at),
     )
@@ -143,12 +139,11 @@ def _row(store: SignalStore, row: Row, trace: Trace, report: ErrorReport | None)
 
 
 def _told(attributes: dict[str, Any]) -> str:
-    own = [name for name in attributes if "." not in name]
-    return ", ".join(
-        _write(attributes[name]) if "." in name else f"{name}={_write(attributes[name])}"
-        for name in (*TELLING, *own)
-        if name in attributes
-    )
+    """Return in one line what tells most: the answer, the statement, the address, the service's own."""
+    told = [f"HTTP {attributes[STATUS]}"] if STATUS in attributes else []
+    told += [_write(attributes[name]) for name in TELLING if name in attributes]
+    told += [f"{name}={_write(value)}" for name, value in attributes.items() if "." not in name]
+    return ", ".join(told)
 
 
 def _write(value: object) -> str:

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings
 
 from app.settings import Settings
 from sandbox.payment_provider.settings import ProviderSettings
+from sandbox.signals_viewer.settings import ViewerSettings
 
 EXAMPLE = Path(__file__).parents[3] / ".env.example"
 LINE = re.compile(r"^(# )?([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)
@@ -25,7 +26,7 @@ def defaults(settings: type[BaseSettings]) -> dict[str, str]:
 
 def test_every_setting_is_listed_with_its_default() -> None:
     listed = {name: value for _, name, value in LINE.findall(EXAMPLE.read_text("utf-8"))}
-    assert listed == defaults(Settings) | defaults(ProviderSettings)
+    assert listed == defaults(Settings) | defaults(ProviderSettings) | defaults(ViewerSettings)
 
 
 def test_copying_the_file_changes_nothing() -> None:

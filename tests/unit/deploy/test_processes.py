@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,7 @@ PROGRAMS = {
             print("stops", flush=True)
             os._exit(0)
 
+        signal.alarm(20)  # whatever fails, it fails soon and leaves nothing behind
         stubborn = sys.argv[2:] == ["stubborn"]
         signal.signal(signal.SIGTERM, signal.SIG_IGN if stubborn else stop)
 
@@ -176,6 +178,18 @@ def test_what_does_not_stop_in_its_time_is_killed(
     assert not answers(stubborn)
 
 
+def test_all_of_it_stops_within_the_time_that_people_wait(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.local.processes.ALL_STOPPED_SECONDS", 0.3)
+    provider, api = server("below", "stubborn"), server("above", "stubborn")
+    with open_house(environment) as house:
+        house.start([provider, api])
+        begin = time.monotonic()
+        house.stop([[provider], [api]])
+        assert time.monotonic() - begin < 5, "each may take ten seconds, both together 0.3"
+
+
 def test_nothing_is_left_behind_when_the_supervisor_itself_is_killed(
     environment: dict[str, str],
 ) -> None:
@@ -191,3 +205,16 @@ def test_nothing_is_left_behind_when_the_supervisor_itself_is_killed(
         assert answers(program)
         supervisor.kill()
     wait_until(lambda: not answers(program), "the guard ends what the supervisor left", seconds=10)
+
+
+def test_a_lost_terminal_counts_as_a_request_to_stop(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stdout, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", stdout)
+        with open_house(environment) as house:
+            house.start([server("api")])
+            os.close(controller)
+            with pytest.raises(Stopped):
+                house.watch()

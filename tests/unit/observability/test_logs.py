@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -471,6 +472,7 @@ def test_a_non_blocking_destination_gets_every_line() -> None:
         assert flush_logs(10)
         setup_logs(SETTINGS, destination=io.StringIO())  # gives up its copy of the descriptor
     reader.join(5)
+    assert not reader.is_alive(), "nobody closed the copy of the descriptor"
     os.close(reading)
 
     messages = [json.loads(line)["message"] for line in received.splitlines()]
@@ -511,6 +513,29 @@ def test_a_finaliser_may_log_while_a_line_is_written(lines: Lines) -> None:
     logger.bind(value=Collects()).info("outer")
 
     assert {line["message"] for line in lines()} == {"finalised", "outer"}
+
+
+def test_a_finaliser_may_log_while_the_buffer_is_locked() -> None:
+    written = io.StringIO()
+    writer = logs._Writer(logs._Destination(written), lambda _: None)
+
+    class Interrupted(deque[bytes]):
+        """Lets a line come in while another one is put, as the garbage collector may."""
+
+        def append(self, line: bytes) -> None:
+            if line == b"outer\n":
+                writer.put(b"inner\n")
+            super().append(line)
+
+    writer._lines = Interrupted()
+    caller = threading.Thread(target=writer.put, args=(b"outer\n",), daemon=True)
+    caller.start()
+    caller.join(5)
+
+    assert not caller.is_alive(), "deadlock"
+    assert writer.flush(5)
+    assert written.getvalue() == "inner\nouter\n"
+    writer.close(5)
 
 
 SCRIPT = """

@@ -2,8 +2,6 @@
 
 import asyncio
 import gzip
-import socket
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -19,7 +17,6 @@ from app.observability import context, metrics
 from app.observability.metrics import (
     MetricsSettings,
     instrument_metrics,
-    serve_metrics,
     telemetry_dropped,
 )
 
@@ -294,23 +291,3 @@ def test_lost_telemetry_is_counted_from_zero() -> None:
     lost(3)
 
     assert value("telemetry_dropped_total", signal="carrier-pigeons") == 3
-
-
-def test_a_process_without_an_api_serves_its_metrics() -> None:
-    server = serve_metrics(0, SETTINGS)
-    url = f"http://127.0.0.1:{server.port}/metrics"
-    request = urllib.request.Request(url, headers=OPENMETRICS)
-    with urllib.request.urlopen(request, timeout=5) as answer:
-        assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
-        assert b"build_info" in answer.read()
-    server.close()
-
-    with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(url, timeout=5)
-
-
-def test_a_busy_port_is_named() -> None:
-    with socket.create_server(("0.0.0.0", 0)) as busy:
-        port = busy.getsockname()[1]
-        with pytest.raises(RuntimeError, match=f"port {port} .*in use"):
-            serve_metrics(port)
