@@ -48,6 +48,16 @@ def _saying_port_trouble(variable: str) -> Iterator[None]:
         _fail(f"{error}; set {variable} to use another port")
 
 
+@contextmanager
+def _saying_trouble(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it was, a person reads it on a terminal
+        # SQLAlchemy's later lines hold the statement and a link.
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        _fail(f"{what}: {reason}")
+
+
 @app.command("serve")
 def serve_api() -> None:
     """Serve the API on HOST:PORT."""
@@ -79,12 +89,8 @@ def migrate(revision: Annotated[str, typer.Argument()] = "head") -> None:
     """Bring the database's schema to a revision, the newest by default."""
     settings = _settings()
     setup_logs(settings)
-    try:
+    with _saying_trouble("the migration failed"):
         migrations.migrate(settings.database_url, revision)
-    except Exception as error:  # noqa: BLE001 - whatever it was, a person reads it on a terminal
-        # SQLAlchemy's later lines hold the statement and a link.
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        _fail(f"the migration failed: {reason}")
     logger.bind(type="lifecycle", revision=revision).info("the schema was migrated")
 
 
@@ -108,8 +114,9 @@ def healthcheck(
 ) -> None:
     """Exit with 0 when the process on this machine's port is alive: for containers."""
     url = f"http://127.0.0.1:{port or _settings().port}{path}"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is this machine
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
+        with direct.open(url, timeout=2) as response:
             status = response.status
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         _fail(f"{url}: {getattr(error, 'reason', error)}")
@@ -135,4 +142,6 @@ def dead_letters(
         finally:
             await database.dispose()
 
-    typer.echo(f"{asyncio.run(run())} dead letters{' handed over again' if replay else ''}")
+    with _saying_trouble("the database cannot be asked"):
+        count = asyncio.run(run())
+    typer.echo(f"{count} dead letters{' handed over again' if replay else ''}")

@@ -7,6 +7,7 @@ Missing programs skip the tests that need them; with REQUIRE_TOOLS=1 they fail (
 """
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -129,6 +130,20 @@ def private_redis(pytestconfig: pytest.Config) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo, after each test, what `setup_logs` does to the standard library's logging."""
+    root, access = logging.root, logging.getLogger("uvicorn.access")
+    level, propagate = root.level, access.propagate
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers = [
+        one for one in root.handlers if type(one).__module__ != "app.observability.logs"
+    ]
+    root.setLevel(level)
+    access.propagate = propagate
 
 
 @pytest.fixture

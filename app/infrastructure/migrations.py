@@ -4,6 +4,7 @@ The schema changes through Alembic only. Readiness asks `check_applied`, so that
 no traffic before its migrations have run.
 """
 
+import sqlite3
 from functools import cache
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
-from app.infrastructure.database import Database
+from app.infrastructure.database import Database, prepare_directory
 
 _CONFIGURATION = Path(__file__).parents[2] / "alembic.ini"
 
@@ -33,8 +35,20 @@ def _heads() -> frozenset[str]:
     return frozenset(ScriptDirectory.from_config(_configuration()).get_heads())
 
 
+def _check_file(database_url: str) -> None:
+    """Raise sqlite3.OperationalError where a SQLite file cannot be opened.
+
+    aiosqlite would raise the same, and leave a thread that stumbles over the loop that has ended.
+    """
+    url = make_url(database_url)
+    if url.drivername.startswith("sqlite") and url.database:
+        prepare_directory(database_url)
+        sqlite3.connect(url.database).close()
+
+
 def migrate(database_url: str, revision: str = "head") -> None:
     """Bring the schema to `revision`. Not to be called inside a running event loop."""
+    _check_file(database_url)
     command.upgrade(_configuration(database_url), revision)
 
 

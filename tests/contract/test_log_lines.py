@@ -58,7 +58,7 @@ def output(tmp_path_factory: pytest.TempPathFactory, provider: RunningProvider) 
         request_id = {"X-Request-ID": "given-by-the-caller"}
         answers += [
             client.get("/v1/users/me", headers=request_id),
-            client.get("/v1/users/me", headers={"X-Request-ID": "no good \u00e9".encode()}),
+            client.get("/v1/users/me", headers=[(b"X-Request-ID", b"no good \xe9")]),
             client.get("/v1/orders", params={"limit": 1, "cursor": "not-a-cursor"}),
             client.get("/no/such/page"),
             client.get("/v1/orders/", follow_redirects=False),

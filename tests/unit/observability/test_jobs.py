@@ -148,13 +148,13 @@ def test_retries_and_dead_letters_are_counted() -> None:
 
 
 def test_the_rounds_of_a_periodic_job_are_counted_and_the_last_good_one_is_dated() -> None:
-    labels = {"task": "relay"}
+    labels = {"task": "of-this-test"}
     started = time.time()
-    count_round("relay", succeeded=False)
+    count_round("of-this-test", succeeded=False)
     assert REGISTRY.get_sample_value("job_last_success_timestamp_seconds", labels) is None
-    count_round("relay", succeeded=True)
+    count_round("of-this-test", succeeded=True)
 
-    assert (runs("relay", "failed"), runs("relay", "succeeded")) == (1, 1)
+    assert (runs("of-this-test", "failed"), runs("of-this-test", "succeeded")) == (1, 1)
     dated = REGISTRY.get_sample_value("job_last_success_timestamp_seconds", labels)
     assert dated is not None
     assert started <= dated <= time.time()

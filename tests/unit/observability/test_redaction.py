@@ -242,10 +242,11 @@ def test_whatever_comes_in_json_can_come_out(value: object) -> None:
     ],
 )
 def test_no_text_takes_long(hostile: str) -> None:
-    started = time.perf_counter()
+    # Linear, these take some hundredths of a second of CPU; an expression that backtracks takes minutes.
+    started = time.process_time()
     redact_text(hostile)
 
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 5
 
 
 def test_the_values_that_database_errors_quote_go() -> None:
