@@ -221,9 +221,14 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
         await asyncio.wait(ending, timeout=TIDY_SECONDS)
 
 
+def _named_as_worker(settings: Settings) -> Settings:
+    # A service of its own in logs and traces, so that both tell who did what.
+    return settings.model_copy(update={"otel_service_name": f"{settings.otel_service_name}-worker"})
+
+
 def create_worker(settings: Settings | None = None) -> FastAPI:
     """Return the worker, wired and instrumented; it works while its lifespan lasts."""
-    settings = settings or load_settings()
+    settings = _named_as_worker(settings or load_settings())
     telemetry = Telemetry(settings)
     database = Database(settings)
     provider = PaymentProvider(settings)

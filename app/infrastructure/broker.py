@@ -7,6 +7,7 @@ costs time and never a message.
 """
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
@@ -59,6 +60,8 @@ class Broker(Protocol):
 
 def create_broker(settings: BrokerSettings, work: Work) -> Broker:
     """Return the broker that `settings` ask for; `work` is called for each delivery that arrives."""
+    # Two lines for each message say less than the one that the job writes.
+    logging.getLogger("taskiq").setLevel(logging.WARNING)
     if settings.redis_url is None:
         return MemoryBroker(settings, work)
     return StreamBroker(settings, work)

@@ -13,11 +13,8 @@ from sandbox.signals_viewer.waterfall import Row, arrange, root_of
 
 
 def moment(nanoseconds: int) -> datetime:
-    """Return a Unix time as a moment; nonsense from far away becomes the beginning of 1970."""
-    try:
-        return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
-    except (OverflowError, ValueError, OSError):
-        return datetime.fromtimestamp(0, UTC)
+    """Return a Unix time as a moment; the largest that OTLP can write is in the year 2554."""
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
 
 
 def milliseconds(nanoseconds: int) -> float:

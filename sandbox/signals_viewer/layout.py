@@ -64,8 +64,11 @@ def page(title: str, *content: Child, version: str, status: int = 200) -> Respon
         "p",
         element("strong", "Development viewer: "),
         "the newest traces and errors of this machine, in memory only. ",
-        element("code", "make up"),
-        " brings the real stack, with Jaeger, Grafana, Prometheus, Loki and an error tracker.",
+        "Set ",
+        element("code", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        " and ",
+        element("code", "SENTRY_DSN"),
+        " to send them to a real trace store and error tracker instead.",
         class_="notice",
     )
     body = element(

@@ -1,6 +1,6 @@
 """The newest traces and errors, in memory: what was there first goes first.
 
-Bounds, so that a load test that runs overnight costs some 100 MB and not the machine: 200 traces, 20,000
+Bounds, so that a load test that runs overnight costs less than 100 MB and not the machine: 200 traces, 20,000
 spans and 32 MB of them; of one trace 2,000 spans and 4 MB (what comes after is counted, not kept); 200
 errors and 8 MB of them. Sizes are those of the texts, Python's own share is about twice as much.
 Used from one event loop: nothing here waits, and nothing locks.

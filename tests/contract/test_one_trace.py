@@ -127,6 +127,7 @@ def test_each_consumer_s_span_hangs_below_the_event_that_caused_it(
     assert _ancestors(trace, published)[-1] == "POST /v1/payments"
     consumed = _named(trace, "process payment.captured")
     assert [span.kind for span in consumed] == ["CONSUMER", "CONSUMER"]
+    assert {span.service for span in consumed} == {"glasshouse-worker"}
     assert {span.parent_id for span in consumed} == {published.span_id}
 
 

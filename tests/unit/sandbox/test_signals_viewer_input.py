@@ -159,6 +159,8 @@ async def test_impossible_times_and_kinds_break_no_page(viewer: ViewerClient) ->
     await viewer.send_spans(
         export_of(trace_id=IDS["trace_id"], start_time_unix_nano=0, end_time_unix_nano=0)
     )
+    spans = (await viewer.http.get(f"/api/traces/{TRACE}")).json()["spans"]
+    assert [span["duration_ms"] for span in spans] == [0, 0]
     for path in ("/", f"/traces/{TRACE}", "/api/traces", f"/api/traces/{TRACE}"):
         assert (await viewer.http.get(path)).status_code == 200
 

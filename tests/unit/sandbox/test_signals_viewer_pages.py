@@ -9,7 +9,15 @@ import pytest
 
 from sandbox.signals_viewer.markup import Markup, element, fragment
 from sandbox.signals_viewer.signals import Breadcrumb, Frame, Raised, SpanEvent, clean
-from tests.viewer import ViewerClient, make_error, make_span, open_viewer, trace_id
+from tests.viewer import (
+    BEGIN,
+    MILLISECOND,
+    ViewerClient,
+    make_error,
+    make_span,
+    open_viewer,
+    trace_id,
+)
 
 HOSTILE = """</style></script><script>alert(1)</script><img src=x onerror="alert(2)">'"&lt;"""
 VOID = {"br", "input", "link", "meta"}
@@ -100,7 +108,7 @@ async def test_empty_pages_say_what_to_do(viewer: ViewerClient) -> None:
     assert "No traces yet" in page
     assert "Paste the journey that make run printed" in page
     assert "No errors" in page
-    assert "make up brings the real stack" in page
+    assert "to a real trace store and error tracker" in page
 
 
 @pytest.mark.parametrize("path", ["/traces/" + "a" * 32, "/traces/<script>", "/errors/none"])
@@ -141,7 +149,7 @@ async def test_a_trace_is_drawn_as_a_waterfall(viewer: ViewerClient) -> None:
             make_span("1", name="root", end=make_span(start=90).end),
             make_span("2", "1", name="child", start=50, failed=True, attributes={"order_id": "o7"}),
             make_span("3", "2", name="grandchild", start=90),
-            make_span("4", "9", name="stray", start=95, end=0),
+            make_span("4", "9", name="stray", start=100, end=BEGIN + 100 * MILLISECOND),
         ]
     )
     viewer.store.add_error(make_error(span_id="2".rjust(16, "0")))
@@ -155,7 +163,7 @@ async def test_a_trace_is_drawn_as_a_waterfall(viewer: ViewerClient) -> None:
     ]
     assert re.findall(r'class="operation (d\d+)"', page) == ["d0", "d1", "d2", "d0"]
     bars = re.findall(r'<rect x="(\d+)" y="0" width="(\d+)"', page)
-    assert bars == [("0", "1000"), ("500", "100"), ("900", "100"), ("950", "4")]
+    assert bars == [("0", "1000"), ("500", "100"), ("900", "100"), ("996", "4")]
     assert "order_id=o7" in rows[1]
     assert "failed" in rows[1]
     assert "parent not here" in rows[3]

@@ -120,6 +120,7 @@ def test_processes_of_one_service_are_told_apart() -> None:
     assert [store.process_index(span) for span in spans] == [0, 1, 2]
     for number in range(10):  # restarts: what is remembered of them is bounded, too
         store.add_spans([make_span("4", instance=f"restart {number}")])
+    assert store.process_index(make_span(instance="restart 9")) == 2
     assert store.process_name(spans[0]) == "glasshouse"
 
 
