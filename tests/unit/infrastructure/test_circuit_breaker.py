@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from prometheus_client import REGISTRY
@@ -361,3 +362,12 @@ class CircuitBreakerMachine(RuleBasedStateMachine):
 
 
 TestCircuitBreakerMachine = CircuitBreakerMachine.TestCase
+# The same cases in every run, however long one takes: a failure is a change, not luck.
+TestCircuitBreakerMachine.settings = settings(
+    max_examples=60,
+    stateful_step_count=25,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)

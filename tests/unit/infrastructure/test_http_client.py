@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 import stamina.instrumentation
+import time_machine
 from prometheus_client import REGISTRY
 
 from app.infrastructure.http_client import ExternalClient, HttpClientSettings
@@ -55,13 +56,13 @@ async def hang(writer: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
-async def let_time_pass() -> None:
+async def let_time_pass(seconds: float = 1000) -> None:
     """Let more time pass than anybody waits, once whoever waits has begun to: our loop is the client's."""
     loop = asyncio.get_running_loop()
     for _ in range(20):
         await asyncio.sleep(0)
     real_time = loop.time
-    vars(loop)["time"] = lambda: real_time() + 1000
+    vars(loop)["time"] = lambda: real_time() + seconds
 
 
 async def outlast(writer: asyncio.StreamWriter) -> None:
@@ -138,8 +139,15 @@ async def serving(*behaviours: Behaviour) -> AsyncIterator[Server]:
 async def client_of(
     url: str, *, transport: httpx2.AsyncBaseTransport | None = None, **settings: float
 ) -> AsyncIterator[ExternalClient]:
-    """A client that does not wait between attempts, unless told."""
-    values: dict[str, Any] = {"external_backoff_seconds": 1e-6, "external_deadline_seconds": 60}
+    """A client that does not wait between attempts and is patient with a slow machine, unless told."""
+    values: dict[str, Any] = {
+        "external_backoff_seconds": 1e-6,
+        "external_deadline_seconds": 60,
+        "external_connect_timeout_seconds": 60,
+        "external_read_timeout_seconds": 60,
+        "external_write_timeout_seconds": 60,
+        "external_pool_timeout_seconds": 60,
+    }
     client = ExternalClient(
         "shop", url, HttpClientSettings(**values | settings), transport=transport
     )
@@ -211,19 +219,27 @@ async def test_a_connection_that_is_never_established_is_not_sent() -> None:
 
 
 async def test_a_deadline_that_ends_while_connecting_is_not_sent_and_leaks_no_socket() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
-        async with client_of(
-            url, external_connect_timeout_seconds=60, external_attempts=1
-        ) as client:
-            with pytest.raises(NotSent) as failed:
-                await client.call("POST", "/v1/charges", deadline_seconds=1)
+    async def begin_a_handshake(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        await let_time_pass(150)  # more than the third of the deadline that a connection may take
+        await let_time_pass(10_000)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(begin_a_handshake, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with (
+        server,
+        client_of(url, external_connect_timeout_seconds=5000, external_attempts=1) as client,
+    ):
+        with pytest.raises(NotSent) as failed:
+            await client.call("POST", "/v1/charges", deadline_seconds=300)
     assert failed.value.outcome == "timeout"
     del failed
     gc.collect()  # a socket that was left open warns when it is collected, and warnings are errors
 
 
-@pytest.mark.parametrize(("pool_timeout", "deadline"), [(SHORT, 60), (60, 1.5)])
+@pytest.mark.parametrize(("pool_timeout", "deadline"), [(100, 5000), (5000, 300)])
 async def test_waiting_in_vain_for_a_connection_is_not_sent_and_not_the_dependencys_fault(
     pool_timeout: float, deadline: float
 ) -> None:
@@ -233,6 +249,8 @@ async def test_waiting_in_vain_for_a_connection_is_not_sent_and_not_the_dependen
             server.url,
             external_max_connections=1,
             external_pool_timeout_seconds=pool_timeout,
+            external_read_timeout_seconds=50_000,
+            external_deadline_seconds=50_000,
             external_attempts=1,
             circuit_failure_threshold=1,
         ) as client,
@@ -240,8 +258,10 @@ async def test_waiting_in_vain_for_a_connection_is_not_sent_and_not_the_dependen
         first = asyncio.create_task(client.call("GET", "/"))
         await server.received.wait()
         for _ in range(2):
+            time = asyncio.create_task(let_time_pass(150))
             with pytest.raises(NotSent) as failed:
                 await client.call("POST", "/v1/charges", deadline_seconds=deadline)
+            await time
             assert failed.value.outcome == "timeout"
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
@@ -323,7 +343,7 @@ async def test_one_attempt_that_may_have_arrived_makes_the_whole_call_unknown() 
 async def test_an_open_circuit_is_not_sent() -> None:
     async with (
         serving(answer(500)) as server,
-        client_of(server.url, circuit_failure_threshold=1) as client,
+        client_of(server.url, circuit_failure_threshold=1, circuit_recovery_seconds=1000) as client,
     ):
         with pytest.raises(OutcomeUnknown):
             await client.call("POST", "/v1/charges")
@@ -331,7 +351,7 @@ async def test_an_open_circuit_is_not_sent() -> None:
             await client.call("POST", "/v1/charges")
     assert failed.value.outcome == "circuit_open"
     assert failed.value.retry_after is not None
-    assert 0 < failed.value.retry_after <= 10
+    assert 0 < failed.value.retry_after <= 1000
     assert len(server.requests) == 1
 
 
@@ -471,10 +491,13 @@ def failure(*, retry_after: float | None = None) -> ExternalError:
     return NotSent("shop", "connection_error", retry_after=retry_after)
 
 
+PATIENCE = RetrySettings(external_backoff_seconds=0.1, external_backoff_max_seconds=2.0)
+
+
 def wait(attempts: int, *, seconds_left: float = 60, retry_after: float | None = None) -> Any:
     return wait_before_next(
         failure(retry_after=retry_after),
-        RetrySettings(external_backoff_seconds=0.1, external_backoff_max_seconds=2.0),
+        PATIENCE,
         attempts=attempts,
         may_have_left=False,
         is_idempotent=False,
@@ -504,11 +527,10 @@ def test_retry_after_in_seconds(header: str, seconds: float | None) -> None:
 
 
 def test_retry_after_as_a_date() -> None:
-    soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=100)
-    headers = {"Retry-After": format_datetime(soon, usegmt=True)}
-    seconds = retry_after_seconds(httpx2.Response(503, headers=headers))
-    assert seconds is not None
-    assert 90 < seconds <= 100
+    now = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
+    headers = {"Retry-After": format_datetime(now + dt.timedelta(seconds=100), usegmt=True)}
+    with time_machine.travel(now, tick=False):
+        assert retry_after_seconds(httpx2.Response(503, headers=headers)) == 100
     past = httpx2.Response(503, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})
     assert retry_after_seconds(past) == 0
 

@@ -1,6 +1,7 @@
 """Rate limits as a specification, in memory; tests/integration has what depends on Redis."""
 
 import datetime as dt
+from collections.abc import Iterator
 
 import httpx2
 import pytest
@@ -17,6 +18,13 @@ from app.infrastructure.rate_limit import (
     client_network,
     rate_limit,
 )
+
+
+@pytest.fixture(autouse=True)
+def _time_stands_still() -> Iterator[None]:
+    """No test runs across the end of a minute, when a new window begins."""
+    with time_machine.travel(dt.datetime(2026, 1, 1, 12, 0, 10, tzinfo=dt.UTC), tick=False):
+        yield
 
 
 def limiter(login: str = "3/minute") -> RateLimiter:

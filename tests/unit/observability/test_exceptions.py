@@ -210,13 +210,13 @@ async def _fail() -> None:
 
 async def _lose_a_failing_task() -> None:
     asyncio.create_task(_fail())  # noqa: RUF006 - losing it is the point
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)  # it runs, and fails, before we do
     gc.collect()
 
 
 async def _fail_in_a_callback() -> None:
     asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])

@@ -1,6 +1,7 @@
 """Traces: the early decision, the spans, what is in them, and how they leave the process."""
 
 import asyncio
+import random
 import socket
 import threading
 import time
@@ -60,7 +61,7 @@ class Recorded:
         self.tracing = setup_tracing(settings, exporter=self._memory, on_drop=self.dropped.append)
 
     def spans(self) -> list[ReadableSpan]:
-        self.tracing.flush(5)
+        self.tracing.flush(60)
         return list(self._memory.get_finished_spans())
 
     def span(self, name: str) -> ReadableSpan:
@@ -84,7 +85,7 @@ def _own_trace_source(monkeypatch: pytest.MonkeyPatch) -> None:
 def recorded() -> Iterator[Recorded]:
     recorded = Recorded(settings())
     yield recorded
-    recorded.tracing.shutdown(5)
+    recorded.tracing.shutdown(60)
 
 
 def build(tracing_: Tracing) -> FastAPI:
@@ -185,7 +186,7 @@ def test_an_unsampled_request_has_ids_and_no_span() -> None:
     assert first.json()["carrier"]["traceparent"].startswith(f"00-{trace_id}-")
     assert first.json()["carrier"]["traceparent"].endswith("-00")
     assert recorded.spans() == []
-    recorded.tracing.shutdown(5)
+    recorded.tracing.shutdown(60)
 
 
 def test_an_unsampled_request_skips_opentelemetrys_middleware(
@@ -198,7 +199,7 @@ def test_an_unsampled_request_skips_opentelemetrys_middleware(
     for unsampling in (Recorded(settings(0.0)).tracing, setup_tracing(settings(1.0))):
         with client_of(unsampling) as client:
             assert client.get("/v1/shop/orders/7").status_code == 200
-        unsampling.shutdown(5)
+        unsampling.shutdown(60)
 
 
 def test_the_parents_decision_counts(client: TestClient, recorded: Recorded) -> None:
@@ -212,7 +213,7 @@ def test_the_parents_decision_counts(client: TestClient, recorded: Recorded) -> 
     assert span.parent is not None
     assert span.parent.span_id == 0xB7AD6B7169203331
     assert answer.headers["X-Trace-ID"] == PARENT
-    rare.tracing.shutdown(5)
+    rare.tracing.shutdown(60)
 
 
 def test_an_unsampled_parents_trace_goes_on(client: TestClient) -> None:
@@ -238,6 +239,7 @@ def test_a_broken_parent_is_no_parent(client: TestClient, broken: str) -> None:
 
 def test_the_share_is_what_was_asked_for_and_agrees_with_the_sampler() -> None:
     recorded = Recorded(settings(0.3))
+    random.seed(3)  # the ids that decide are drawn from it
     with client_of(recorded.tracing) as client:
         answers = [client.get("/v1/shop/orders/7") for _ in range(400)]
 
@@ -245,7 +247,7 @@ def test_the_share_is_what_was_asked_for_and_agrees_with_the_sampler() -> None:
     assert 70 < len(sampled) < 170
     exported = {f"{span.context.trace_id:032x}" for span in recorded.spans() if span.context}
     assert exported == sampled
-    recorded.tracing.shutdown(5)
+    recorded.tracing.shutdown(60)
 
 
 def test_without_an_exporter_nothing_is_recorded_and_ids_exist() -> None:
@@ -256,7 +258,7 @@ def test_without_an_exporter_nothing_is_recorded_and_ids_exist() -> None:
     assert len(ids[0]) == 32
     assert ids[1] == ""
     assert not span.is_recording()
-    nowhere.shutdown(1)
+    nowhere.shutdown(60)
 
 
 def test_probes_are_not_traced(client: TestClient, recorded: Recorded) -> None:
@@ -466,7 +468,7 @@ def test_a_message_without_a_trace_begins_one(recorded: Recorded) -> None:
 
 
 def test_before_set_up_and_after_shutdown_everything_works_unrecorded(recorded: Recorded) -> None:
-    recorded.tracing.shutdown(5)
+    recorded.tracing.shutdown(60)
     with business_span("x") as span, publish_span("t", "m"), consume_span("t", "m", {}):
         inject_trace({})
 
@@ -624,7 +626,7 @@ def test_spans_reach_a_collector_over_otlp() -> None:
     active = setup_tracing(settings(otel_exporter_otlp_endpoint=f"{collector.url}/"))
     with client_of(active) as client:
         answer = client.get("/v1/shop/orders/7?token=hunter2")
-    active.shutdown(5)
+    active.shutdown(60)
     collector.close()
 
     resource_spans = [spans for request in collector.requests for spans in request.resource_spans]
@@ -643,7 +645,11 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("kind", ["refuses", "swallows"])
-def test_a_dead_collector_does_not_delay_the_end(kind: str) -> None:
+def test_a_dead_collector_does_not_delay_the_end(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever waited for the collector would wait for minutes.
+    monkeypatch.setattr("app.observability.tracing.EXPORT_TIMEOUT_SECONDS", 600)
     lost: list[int] = []
     with socket.create_server(("127.0.0.1", 0)) as black_hole:
         port = black_hole.getsockname()[1] if kind == "swallows" else free_port()
@@ -657,7 +663,7 @@ def test_a_dead_collector_does_not_delay_the_end(kind: str) -> None:
         active.shutdown(0.5)
         took = time.monotonic() - started
 
-    assert took < 1.0
+    assert took < 20
     assert sum(lost) == 200
     active.shutdown(0.5)
     assert sum(lost) == 200
@@ -673,7 +679,7 @@ class Failing(SpanExporter):
         self.exported = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self.release.wait(10)
+        self.release.wait(120)
         self.exported += len(spans)
         if self.error:
             raise self.error
@@ -687,7 +693,7 @@ def test_spans_that_a_collector_refuses_are_counted(error: Exception | None) -> 
     for _ in range(3):
         with business_span("x"):
             pass
-    active.shutdown(5)
+    active.shutdown(60)
 
     assert sum(lost) == 3
 
@@ -697,14 +703,13 @@ def test_a_full_queue_loses_spans_and_counts_them() -> None:
     slow.release.clear()
     lost: list[int] = []
     active = setup_tracing(settings(), exporter=slow, on_drop=lost.append)
-    started = time.monotonic()
     for _ in range(MAX_QUEUED_SPANS + 500):
         with business_span("x"):
             pass
-    assert time.monotonic() - started < 5
+    assert slow.exported == 0  # so nobody waited for the collector
     assert 400 <= sum(lost) <= 500  # up to a batch is under way
     slow.release.set()
-    active.shutdown(10)
+    active.shutdown(60)
 
     assert sum(lost) == MAX_QUEUED_SPANS + 500
     assert slow.exported + 500 >= MAX_QUEUED_SPANS

@@ -6,6 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from sandbox.payment_provider.behaviour import Faults
+
 Client = httpx2.AsyncClient
 
 
@@ -62,10 +64,20 @@ async def test_canceling_twice_is_canceling_once(provider: Client) -> None:
     assert await ledger(provider) == {"key-1": "canceled"}
 
 
-async def test_a_slow_charge_is_prevented_while_it_is_being_processed(provider: Client) -> None:
+async def test_a_slow_charge_is_prevented_while_it_is_being_processed(
+    provider: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_slow, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def be_slow(_: Faults) -> None:
+        is_slow.set()
+        await may_go_on.wait()
+
+    monkeypatch.setattr(Faults, "be_slow", be_slow)
     slow = asyncio.create_task(charge(provider, token="tok_slow"))
-    await asyncio.sleep(0.05)
+    await is_slow.wait()
     canceled = await provider.post("/v1/charges/key-1/cancel")
+    may_go_on.set()
 
     assert canceled.json()["status"] == "canceled"
     assert ((await slow).status_code, (await slow).json()) == (200, canceled.json())

@@ -87,14 +87,17 @@ async def test_the_error_token_fails_every_time_and_charges_nothing(provider: Cl
 
 
 async def test_the_timeout_token_charges_before_it_keeps_silent(provider: Client) -> None:
+    await provider.put("/v1/behaviour", json={"timeout_seconds": 600})
     silent = asyncio.create_task(charge(provider, token="tok_timeout"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (known := await provider.get("/v1/charges/key-1")).status_code == 404:
             await asyncio.sleep(0.01)
 
     assert known.json()["status"] == "succeeded"
+    await asyncio.wait({silent}, timeout=0.2)
     assert not silent.done()
-    assert (await silent).json() == known.json()
+    silent.cancel()
+    await asyncio.gather(silent, return_exceptions=True)
 
 
 async def test_the_same_request_again_gets_the_same_answer_and_charges_nothing(
@@ -111,10 +114,11 @@ async def test_the_same_request_again_gets_the_same_answer_and_charges_nothing(
 async def test_a_decided_request_is_answered_again_without_the_delay_of_its_token(
     provider: Client,
 ) -> None:
-    await charge(provider, token="tok_slow")
-    started = time.monotonic()
-    await charge(provider, token="tok_slow")
-    assert time.monotonic() - started < 0.4
+    first = await charge(provider, token="tok_slow")
+    await provider.put("/v1/behaviour", json={"slow_seconds": 600})
+    async with asyncio.timeout(60):
+        again = await charge(provider, token="tok_slow")
+    assert again.json() == first.json()
 
 
 @pytest.mark.parametrize(
