@@ -127,8 +127,9 @@ def healthcheck(
 @app.command("dead-letters")
 def dead_letters(
     replay: Annotated[bool, typer.Option(help="Give each a fresh set of attempts.")] = False,
+    limit: Annotated[int, typer.Option(help="List so many, the latest first.")] = 20,
 ) -> None:
-    """Count the messages that were given up on, or hand them over again."""
+    """List the messages that were given up on, or hand them over again."""
     settings = _settings()
 
     async def run() -> int:
@@ -137,6 +138,12 @@ def dead_letters(
             async with database.transaction() as session:
                 if replay:
                     return await outbox.replay_dead(session)
+                for delivery, message in await outbox.list_dead(session, limit=limit):
+                    typer.echo(
+                        f"{message.topic} to {delivery.consumer}: {delivery.last_error}, "
+                        f"given up on {delivery.finished_at}, message {message.id}, "
+                        f"request {message.headers.get('request_id', 'unknown')}"
+                    )
                 counts, _ = await outbox.depth(session)
                 return counts["dead"]
         finally:

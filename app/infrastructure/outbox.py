@@ -234,11 +234,11 @@ async def read(session: AsyncSession, delivery_id: uuid.UUID) -> Found | None:
     if row is None:
         return None
     delivery, message = row
-    return Found(
-        delivery.consumer,
-        delivery.attempts,
-        Message(message.id, message.topic, message.payload, message.headers, message.created_at),
-    )
+    return Found(delivery.consumer, delivery.attempts, _read(message))
+
+
+def _read(row: OutboxMessage) -> Message:
+    return Message(row.id, row.topic, row.payload, row.headers, row.created_at)
 
 
 async def claim(session: AsyncSession, delivery_id: uuid.UUID) -> OutboxDelivery | None:
@@ -277,6 +277,18 @@ async def fail(
     delivery.state = DeliveryState.RETRYING
     delivery.due_at = now() + retry_delay(delivery.attempts)
     return DeliveryState.RETRYING
+
+
+async def list_dead(session: AsyncSession, *, limit: int) -> list[tuple[OutboxDelivery, Message]]:
+    """Return up to `limit` dead letters, the latest first."""
+    rows = await session.execute(
+        select(OutboxDelivery, OutboxMessage)
+        .join(OutboxMessage, OutboxMessage.id == OutboxDelivery.message_id)
+        .where(OutboxDelivery.state == DeliveryState.DEAD)
+        .order_by(OutboxDelivery.finished_at.desc())
+        .limit(limit)
+    )
+    return [(delivery, _read(message)) for delivery, message in rows]
 
 
 async def replay_dead(session: AsyncSession) -> int:

@@ -174,7 +174,11 @@ class Health:
         try:
             yield
         finally:
+            refresher.cancel()
             tasks = [task for task in (refresher, self._round) if task is not None]
+            # First let the round end: a driver whose connecting is cancelled may answer to a loop that
+            # is closed by then.
+            await asyncio.wait(tasks, timeout=1.0)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)

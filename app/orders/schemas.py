@@ -18,8 +18,8 @@ class OrderLine(BaseModel):
     model_config = ConfigDict(extra="forbid", from_attributes=True)
 
     sku: Sku = Field(examples=["TEA-EARL-GREY"])
-    quantity: int = Field(ge=1, le=1_000, examples=[2])
-    unit_amount: int = Field(ge=0, le=100_000_000, examples=[1250])
+    quantity: int = Field(strict=True, ge=1, le=1_000, examples=[2])
+    unit_amount: int = Field(strict=True, ge=0, le=100_000_000, examples=[1250])
 
 
 class OrderCreate(BaseModel):

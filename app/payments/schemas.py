@@ -46,7 +46,7 @@ class RefundCreate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     amount: int | None = Field(
-        None, ge=1, le=1_000_000_000, description="Without it, all that is left."
+        None, strict=True, ge=1, le=1_000_000_000, description="Without it, all that is left."
     )
 
 

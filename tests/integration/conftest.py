@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import make_url
 
+from app.users import passwords
 from tests.provider import RunningProvider, start_provider
 from tests.service import Service, migrate_database, open_service
 from tests.tools import create_database, drop_database
@@ -61,6 +64,13 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProvid
     """The payment provider as a process, shared by the tests of a module."""
     with start_provider(tmp_path_factory.mktemp("provider")) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2 with little work, in this process: its cost is what tests/unit/users is about."""
+    quick = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
+    monkeypatch.setattr(passwords, "_hasher", quick)
 
 
 OpenService = Callable[..., AbstractAsyncContextManager[Service]]

@@ -16,8 +16,9 @@ from typer.testing import CliRunner, Result
 
 from app import cli
 from app.infrastructure import outbox
-from app.infrastructure.database import Database
+from app.infrastructure.database import Database, now
 from app.infrastructure.outbox import Consumer, Message, OutboxDelivery
+from app.observability.context import RequestContext, bind_context
 from tests.service import ROOT, test_settings
 from tests.tools import free_port, run_async
 
@@ -203,8 +204,9 @@ async def _do_nothing(session: object, message: Message) -> None:
 async def _bury(url: str, letters: int) -> None:
     database = Database(test_settings(url))
     async with database.transaction() as session:
-        for _ in range(letters + 1):
-            outbox.publish(session, topic="tea.brewed", payload={})
+        with bind_context(RequestContext("the-request")):
+            for _ in range(letters + 1):
+                outbox.publish(session, topic="tea.brewed", payload={})
         await session.flush()
         consumer = Consumer("serve_cup", "tea.brewed", _do_nothing)
         _, ids = await outbox.relay(session, consumers=[consumer], limit=10)
@@ -212,7 +214,12 @@ async def _bury(url: str, letters: int) -> None:
         await session.execute(
             update(OutboxDelivery)
             .where(OutboxDelivery.id.in_(ids[:letters]))
-            .values(state="dead", attempts=outbox.MAX_ATTEMPTS)
+            .values(
+                state="dead",
+                attempts=outbox.MAX_ATTEMPTS,
+                last_error="TeapotError",
+                finished_at=now(),
+            )
         )
     await database.dispose()
 
@@ -226,12 +233,16 @@ async def _states(url: str) -> list[tuple[str, int]]:
     return found
 
 
-def test_dead_letters_are_counted_and_replayed(
+def test_dead_letters_are_listed_and_replayed(
     service_database: str, tmp_path: Path, invoke: Invoke
 ) -> None:
     run_async(_bury(service_database, letters=2))
-    counted = invoke("dead-letters", DATABASE_URL=service_database)
-    assert (counted.exit_code, counted.stdout) == (0, "2 dead letters\n")
+    listed = invoke("dead-letters", "--limit", "1", DATABASE_URL=service_database)
+    assert listed.exit_code == 0, listed.stderr
+    latest, count = listed.stdout.splitlines()
+    assert latest.startswith("tea.brewed to serve_cup: TeapotError, given up on 20")
+    assert latest.endswith("request the-request")
+    assert count == "2 dead letters"
     assert run_async(_states(service_database)) == [("dead", 6), ("dead", 6), ("queued", 0)]
 
     replayed = app(tmp_path, "dead-letters", "--replay", DATABASE_URL=service_database)

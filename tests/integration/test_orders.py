@@ -470,7 +470,7 @@ def test_an_order_takes_exactly_the_drawn_transitions_whatever_happens_in_which_
             run_state_machine_as_test(
                 OrderMachine,
                 settings=settings(
-                    max_examples=30,
+                    max_examples=20,
                     # No shrinking: the sequences are short, and each step asks real servers.
                     phases=[Phase.generate],
                     stateful_step_count=10,

@@ -12,15 +12,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import update
 
+from app.infrastructure.outbox import OutboxMessage
 from tests.provider import RunningProvider
 from tests.service import OPERATIONS_TOKEN, ROOT, UNLIMITED, ServiceClient, open_service
 from tests.tools import RedisServer, free_port, wait_until
@@ -29,11 +32,47 @@ END_WITHIN_SECONDS = 10.0
 """Kubernetes kills after 30 s, Docker after 10."""
 
 
+class BlackHole:
+    """A server that accepts connections, reads what is asked, and never answers."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._connections: list[socket.socket] = []
+        self._asked: list[bytes] = []
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._accept)
+        self._thread.start()
+
+    def was_asked(self, path: str) -> bool:
+        """Whether a request to `path` has come."""
+        return any(path.encode() in asked for asked in self._asked)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            connection.settimeout(5)
+            with suppress(OSError):
+                self._asked.append(connection.recv(4096))
+            self._connections.append(connection)
+
+    def close(self) -> None:
+        """End it."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        for connection in self._connections:
+            connection.close()
+
+
 @pytest.fixture
-def black_hole() -> Iterator[int]:
-    """The port of a socket that accepts connections and never says anything."""
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        yield listener.getsockname()[1]
+def black_hole() -> Iterator[BlackHole]:
+    """Where collector and Sentry server should be."""
+    server = BlackHole()
+    yield server
+    server.close()
 
 
 class Program:
@@ -129,16 +168,16 @@ async def person_of(http: httpx2.AsyncClient) -> ServiceClient:
 
 
 async def test_sigterm_drains_ends_what_is_in_flight_and_flushes_past_dead_backends(
-    postgres_service_database: str, provider: RunningProvider, black_hole: int, tmp_path: Path
+    postgres_service_database: str, provider: RunningProvider, black_hole: BlackHole, tmp_path: Path
 ) -> None:
     with running(
         "serve",
         tmp_path,
         DATABASE_URL=postgres_service_database,
         PAYMENT_PROVIDER_URL=provider.url,
-        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{black_hole}",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{black_hole.address}",
         OTEL_TRACES_SAMPLER_ARG="1",
-        SENTRY_DSN=f"http://public@127.0.0.1:{black_hole}/1",
+        SENTRY_DSN=f"http://public@{black_hole.address}/1",
         DRAIN_SECONDS="1",
     ) as api:
         async with httpx2.AsyncClient(base_url=api.url, timeout=20) as http:
@@ -147,6 +186,11 @@ async def test_sigterm_drains_ends_what_is_in_flight_and_flushes_past_dead_backe
             unlucky = await person.order()
             await asyncio.to_thread(provider.stop)
             assert (await person.pay(unlucky["id"])).status_code == 503
+            async with asyncio.timeout(20):
+                while not (
+                    black_hole.was_asked("/envelope") and black_hole.was_asked("/v1/traces")
+                ):
+                    await asyncio.sleep(0.02)
             await asyncio.to_thread(provider.start)
 
             order = await person.order()
@@ -197,25 +241,29 @@ async def test_the_worker_ends_in_order_past_dead_backends(
     postgres_service_database: str,
     redis_database: str,
     provider: RunningProvider,
-    black_hole: int,
+    black_hole: BlackHole,
     tmp_path: Path,
 ) -> None:
     async with open_service(postgres_service_database, provider_url=provider.url) as service:
         person = await service.person()
         await person.pay((await person.order())["id"])
+        async with service.app.state.database.transaction() as session:
+            # That API has no collector, so it samples nothing: let the worker decide for itself.
+            await session.execute(update(OutboxMessage).values(headers={}))
     with running(
         "worker",
         tmp_path,
         DATABASE_URL=postgres_service_database,
         REDIS_URL=redis_database,
         PAYMENT_PROVIDER_URL=provider.url,
-        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{black_hole}",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{black_hole.address}",
         OTEL_TRACES_SAMPLER_ARG="1",
-        SENTRY_DSN=f"http://public@127.0.0.1:{black_hole}/1",
+        SENTRY_DSN=f"http://public@{black_hole.address}/1",
         DRAIN_SECONDS="1",
     ) as worker:
         # Their spans have nowhere to go.
         wait_until(lambda: worker.text().count('"Job finished"') == 2, "the order is handled")
+        wait_until(lambda: black_hole.was_asked("/v1/traces"), "spans are on their way")
         asked = time.monotonic()
         worker.process.send_signal(signal.SIGTERM)
         wait_until(lambda: worker.readiness() == (503, "draining"), "readiness says draining")

@@ -108,7 +108,7 @@ async def test_empty_pages_say_what_to_do(viewer: ViewerClient) -> None:
     assert "No traces yet" in page
     assert "Paste the journey that make run printed" in page
     assert "No errors" in page
-    assert "make up brings the real stack" in page
+    assert "to a real trace store and error tracker" in page
 
 
 @pytest.mark.parametrize("path", ["/traces/" + "a" * 32, "/traces/<script>", "/errors/none"])
