@@ -68,6 +68,7 @@ def serve_api() -> None:
             host=settings.host,
             port=settings.port,
             graceful_seconds=settings.graceful_seconds,
+            proxies=settings.forwarded_allow_ips,
         )
 
 

@@ -3,10 +3,12 @@
 Every refusal is an `AppError` subclass that states its HTTP status and its stable `code`; handlers turn
 it, validation errors, unknown paths and unexpected exceptions into `application/problem+json`. Each
 body carries `request_id` and `trace_id`, so that a screenshot from a user leads to the log line and
-the trace. Must never put an input value into a body: it may be a password.
+the trace. Must never repeat the value of a field: it may be a password.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -220,6 +222,14 @@ class UnhandledErrorMiddleware:
                 raise
             told = error if isinstance(error, AppError) else AppError("The error was recorded.")
             await respond_to(told, path=scope["path"])(scope, receive, send)
+        except asyncio.CancelledError:
+            # The server ends and has waited long enough. What was begun may have happened: an
+            # idempotency key makes the retry safe.
+            if not started:
+                with suppress(Exception):
+                    told = ServiceUnavailable("The service is stopping; the outcome is not known.")
+                    await respond_to(told, path=scope["path"])(scope, receive, send)
+            raise
 
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]

@@ -18,6 +18,9 @@ _MINOR_DIGITS = {Currency.JPY: 0}
 
 
 def major_units(amount: int, currency: str) -> float:
-    """Return an amount in minor units as major units (1250 EUR -> 12.5), for metrics and logs."""
+    """Return an amount in minor units as major units (1250 EUR -> 12.5).
+
+    For metrics; logs and the API keep minor units.
+    """
     digits = _MINOR_DIGITS.get(Currency(currency), 2)
     return amount / float(10**digits)

@@ -20,8 +20,10 @@ class PortTaken(Exception):
     """Another program listens on the port."""
 
 
-def serve(app: "FastAPI", *, host: str, port: int, graceful_seconds: int) -> None:
-    """Serve until SIGTERM or SIGINT.
+def serve(
+    app: "FastAPI", *, host: str, port: int, graceful_seconds: int, proxies: str = ""
+) -> None:
+    """Serve until SIGTERM or SIGINT; `proxies` are those whose X-Forwarded-For is believed.
 
     Raises:
         PortTaken: The address is in use.
@@ -33,6 +35,9 @@ def serve(app: "FastAPI", *, host: str, port: int, graceful_seconds: int) -> Non
         access_log=False,  # the access line is ours
         log_config=None,
         server_header=False,
+        # uvicorn believes whoever calls from this machine by default: a rate limit for the asking.
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies or None,
         timeout_graceful_shutdown=graceful_seconds,
         timeout_keep_alive=65,  # longer than load balancers keep theirs, or they meet closed sockets
     )

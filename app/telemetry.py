@@ -1,6 +1,7 @@
 """Starts and stops the signals of one process: what the API and the worker have in common."""
 
 import asyncio
+import atexit
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -19,7 +20,8 @@ from app.observability.tracing import Tracing, fail_span, setup_tracing
 from app.settings import Settings
 
 FLUSH_SECONDS = 2.0
-"""What is buffered has this long to get out; a dead backend must not delay the end beyond it."""
+LAST_LINES_SECONDS = 1.0
+"""What is buffered has this long to get out; dead backends must not delay the end beyond it."""
 
 
 def _report(error: BaseException, /, **tags: str) -> None:
@@ -57,5 +59,6 @@ class Telemetry:
             asyncio.to_thread(self.tracing.shutdown, FLUSH_SECONDS),
             asyncio.to_thread(flush_errors, FLUSH_SECONDS),
         )
+        atexit.unregister(flush_errors)  # done: a dead server must not be waited for a second time
         logger.bind(type="lifecycle").info("telemetry flushed")
-        await asyncio.to_thread(flush_logs, FLUSH_SECONDS)
+        await asyncio.to_thread(flush_logs, LAST_LINES_SECONDS)

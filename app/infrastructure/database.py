@@ -3,7 +3,7 @@
 PostgreSQL (asyncpg) in earnest, SQLite (aiosqlite) embedded; the same models and migrations on both.
 Nothing here waits for ever: a connection from the pool, a lock and a statement each have a time-out,
 and each of them reaches the client as 503 with Retry-After instead of a hang.
-Statement and pool metrics are not made here: observability/database.py attaches itself to `engine`.
+Traces of statements are attached to `engine` from outside (observability/tracing.py).
 """
 
 import datetime as dt

@@ -135,13 +135,15 @@ async def run_resumable(
     request: BaseModel,
     begin: Callable[[AsyncSession], Awaitable[uuid.UUID]],
     act: Callable[[uuid.UUID], Awaitable[Answer]],
+    is_final: Callable[[Answer], bool],
     status_code: int,
 ) -> Answer | Response:
     """Run a call that talks to the outside world between two transactions, once for each key.
 
     `begin` stores what is to be done, together with the key, and returns its id. `act` does it; it
     must be repeatable for that id, since a call that comes while the first one is under way, or after
-    its process was killed, does not wait but acts again. The first answer is kept and given to all.
+    its process was killed, does not wait but acts again. The first final answer is kept and given to
+    all; one that is not final (`is_final`) is given, and asked for again by the next call.
     A refusal (AppError below 500) leaves the key unused; after anything else a retry resumes.
     """
     identity = {"owner_id": owner_id, "operation": operation, "key": key}
@@ -171,5 +173,6 @@ async def run_resumable(
         if kept is not None:
             if answer := kept.replay():
                 return answer
-            kept.complete(status_code=status_code, answer=acted)
+            if is_final(acted):
+                kept.complete(status_code=status_code, answer=acted)
     return acted

@@ -8,7 +8,7 @@ Signals: `rate_limit_hits_total{scope}` (refusals; kept by observability/securit
 `rate_limit_unenforced_total{scope}`, one log line when enforcement stops and one when it is back.
 
 Must never read a proxy header: anybody can send one. `scope["client"]` is the address of the user
-when uvicorn runs with `--forwarded-allow-ips` naming the proxies, and only then.
+when uvicorn runs with `FORWARDED_ALLOW_IPS` naming the proxies, and only then.
 Must never store an address in clear: keys are hashed.
 """
 

@@ -27,7 +27,7 @@ class ShutdownSettings(BaseSettings):
         0.0, ge=0, le=5, description="Readiness says 503 for so long before the server stops."
     )
     graceful_seconds: int = Field(
-        5, ge=1, le=60, description="Requests and jobs in flight have this long to end."
+        4, ge=1, le=60, description="Requests and jobs in flight have this long to end."
     )
 
 

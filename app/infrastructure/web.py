@@ -27,6 +27,10 @@ class WebSettings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated origins whose pages may call the API; none by default."
     )
+    forwarded_allow_ips: str = Field(
+        "",
+        description="Comma-separated proxies whose X-Forwarded-For is believed; none by default.",
+    )
     max_body_bytes: int = Field(65_536, ge=1_024, description="The largest order takes some 12 kB.")
 
     @field_validator("cors_origins", mode="before")

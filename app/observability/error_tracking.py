@@ -57,7 +57,7 @@ class ErrorTrackingSettings(ServiceSettings):
             Dsn(value.get_secret_value())
         except (BadDsn, ValueError) as error:
             raise ValueError(
-                f"SENTRY_DSN is malformed ({error}); it looks like https://PUBLIC_KEY@HOST/PROJECT_ID"
+                f"is malformed ({error}); it looks like https://PUBLIC_KEY@HOST/PROJECT_ID"
             ) from None
         return value
 

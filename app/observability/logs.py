@@ -1,6 +1,6 @@
 """Logs: one JSON object a line, from every logger of the process, to one destination.
 
-Owns: the log line (its fields are a contract, see docs/telemetry.md) and the access line, one for
+Owns: the log line (its fields are a contract, tested in tests/contract) and the access line, one for
 each request. Everything passes through loguru: the application's own `logger`, the standard library's
 loggers (uvicorn, SQLAlchemy, asyncio, ...) and warnings. Ids are read where the line is written; every
 line is redacted; exceptions carry their stack and never the values of local variables.
@@ -382,14 +382,25 @@ def setup_logs(
     if previous:
         previous.writer.close(timeout=1.0)
     else:
-        atexit.register(flush_logs)
+        atexit.register(_flush_at_exit)
         os.register_at_fork(after_in_child=_restart_in_child)
     _intercept_standard_logging(logger.level(settings.log_level).no)
 
 
+_reader_stands_still = False
+
+
 def flush_logs(timeout: float = 2.0) -> bool:
     """Wait up to `timeout` seconds until all lines are written; return whether they are."""
-    return _installed is None or _installed.writer.flush(timeout)
+    global _reader_stands_still  # noqa: PLW0603 - one process has one log
+    flushed = _installed is None or _installed.writer.flush(timeout)
+    _reader_stands_still = not flushed
+    return flushed
+
+
+def _flush_at_exit() -> None:
+    # Who has waited in vain a moment ago need not wait a second time.
+    flush_logs(0.1 if _reader_stands_still else 2.0)
 
 
 def _restart_in_child() -> None:

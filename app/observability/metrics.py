@@ -53,7 +53,7 @@ DURATION = Histogram(
     "http_request_duration_seconds",
     "Time from the request's first byte seen by the application to the last byte of the answer.",
     ["method", "handler", "status"],
-    # 0.2 and 1.0 are the thresholds of the latency objectives (monitoring/slo/objectives.yml): only at
+    # 0.2 and 1.0 are the thresholds of the latency objectives: only at
     # a bucket's bound is the share of fast requests exact. 30 is where clients give up.
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0),
 )

@@ -2,7 +2,8 @@
 
 Owns `auth_attempts_total{result}`, `auth_lockouts_total`, `auth_sessions_active`,
 `rate_limit_hits_total{scope}` and `security_events_total{event}`, and one log line for each event (type
-`auth` or `security`). The lines carry the request id; the access line with the same id has the rest.
+`auth` or `security`). The lines carry the account where it is known,
+and the request id; the access line with the same id has the rest.
 
 Must never write an e-mail address, a password, a token or a full client address, to a log or a label.
 """
@@ -29,7 +30,7 @@ _ORDINARY = frozenset({"logout", "data_exported", "account_erased"})
 auth_attempts = Counter("auth_attempts_total", "Attempts to authenticate, by result.", ["result"])
 auth_lockouts = Counter("auth_lockouts_total", "Accounts locked after repeated failures.")
 auth_sessions = Gauge("auth_sessions_active", "Sessions that are neither expired nor revoked.")
-rate_limit_hits = Counter("rate_limit_hits_total", "Requests refused with 429.", ["scope"])
+rate_limit_hits = Counter("rate_limit_hits_total", "Requests refused by a rate limit.", ["scope"])
 security_events = Counter("security_events_total", "Events worth a look in an audit.", ["event"])
 for _result in get_args(AuthResult):
     auth_attempts.labels(_result)
@@ -39,17 +40,21 @@ for _event in get_args(SecurityEvent):
     security_events.labels(_event)
 
 
-def record_auth_attempt(result: AuthResult) -> None:
-    """Count and log one attempt to authenticate."""
+def record_auth_attempt(result: AuthResult, *, user_id: str = "") -> None:
+    """Count and log one attempt to authenticate, with the account where it is known."""
     auth_attempts.labels(result).inc()
     line = logger.bind(type="auth", event="attempt", result=result)
+    if user_id:
+        line = line.bind(user_id=user_id)
     line.log("INFO" if result == "success" else "WARNING", "Authentication attempt")
 
 
-def count_lockout() -> None:
+def count_lockout(user_id: str = "") -> None:
     """Count and log that an account was locked."""
     auth_lockouts.inc()
-    logger.bind(type="auth", event="lockout").warning("Account locked")
+    security_events.labels("account_locked").inc()
+    line = logger.bind(type="auth", event="lockout")
+    (line.bind(user_id=user_id) if user_id else line).warning("Account locked")
 
 
 def set_active_sessions(sessions: int) -> None:

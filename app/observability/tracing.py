@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-TRACE_ID_HEADER: Final = "X-Trace-ID"
+_TRACE_ID_HEADER: Final = b"x-trace-id"
 
 MAX_QUEUED_SPANS: Final = 2048
 BATCH_SPANS: Final = 64
@@ -329,7 +329,7 @@ class SampledFirst:
                 trace_state=parent.trace_state,
             )
             context = trace.set_span_in_context(NonRecordingSpan(unsampled), context)
-        header = (b"x-trace-id", f"{trace_id:032x}".encode("ascii"))
+        header = (_TRACE_ID_HEADER, f"{trace_id:032x}".encode("ascii"))
 
         async def send_with_id(message: "Message") -> None:
             if message["type"] == "http.response.start":

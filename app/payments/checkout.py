@@ -25,9 +25,10 @@ from app.payments.provider import (
     ProviderRefused,
 )
 from app.payments.schemas import PaymentCreate, PaymentRead, RefundCreate, RefundRead
-from app.payments.states import PaymentStatus, RefundStatus
+from app.payments.states import DeclineReason, PaymentStatus, RefundStatus
 
 _NOT_CHARGED = ProviderCharge(status="canceled")
+_TOKEN_REFUSED = ProviderCharge(status="canceled", decline_reason=DeclineReason.TOKEN_REFUSED)
 _NOT_REFUNDED = ProviderRefund(status="canceled")
 
 
@@ -65,6 +66,7 @@ async def pay(
         request=request,
         begin=begin,
         act=act,
+        is_final=lambda answer: answer.status != "pending",
         status_code=201,
     )
 
@@ -79,6 +81,8 @@ async def _charge(
 ) -> PaymentRead:
     async with database.transaction() as session:
         payment = await session.get_one(Payment, payment_id)
+    if payment.decline_reason == DeclineReason.TOKEN_REFUSED:
+        raise PaymentTokenRefused  # a call beside this one, with the same key, was told so
     if payment.status != PaymentStatus.PENDING:
         return PaymentRead.model_validate(payment)
     try:
@@ -102,7 +106,7 @@ async def _charge(
             await _settle(database, payment_id, _NOT_CHARGED)
         raise ProviderUnavailable(retry_after_seconds=error.retry_after_seconds) from error
     except ProviderRefused as error:
-        await _settle(database, payment_id, _NOT_CHARGED)
+        await _settle(database, payment_id, _TOKEN_REFUSED)
         raise PaymentTokenRefused from error
     return await _settle(database, payment_id, charge)
 
@@ -148,6 +152,7 @@ async def refund(
         request=request,
         begin=begin,
         act=act,
+        is_final=lambda answer: answer.status != "pending",
         status_code=201,
     )
 

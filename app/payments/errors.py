@@ -36,7 +36,7 @@ class RefundTooLarge(AppError):
 
 
 class ProviderUnavailable(ServiceUnavailable):
-    """The provider was not reached, so nothing was charged or given back."""
+    """The provider was not reached by this call, which therefore charged or gave back nothing."""
 
     code = "payment_provider_unavailable"
-    title = "The payment provider cannot be reached; nothing was charged"
+    title = "The payment provider cannot be reached"

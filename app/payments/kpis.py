@@ -39,7 +39,8 @@ LARGEST_TIER = "very_large"
 
 for _status in (PaymentStatus.CAPTURED, PaymentStatus.PENDING, PaymentStatus.FAILED):
     payments_total.labels(_status, "none")
-for _reason in DeclineReason:
+payments_total.labels(PaymentStatus.FAILED, DeclineReason.TOKEN_REFUSED)
+for _reason in set(DeclineReason) - {DeclineReason.TOKEN_REFUSED}:
     payments_total.labels(PaymentStatus.DECLINED, _reason)
 for _currency in Currency:
     revenue_total.labels(_currency)

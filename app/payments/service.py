@@ -80,6 +80,7 @@ async def settle_payment(
             await orders.release(session, order_id=payment.order_id)
         case "canceled":
             payment.status = PaymentStatus.FAILED
+            payment.decline_reason = charge.decline_reason
             await orders.release(session, order_id=payment.order_id)
     if payment.status != PaymentStatus.FAILED:
         outbox.publish(session, topic=f"payment.{payment.status}", payload=_payload(payment))
@@ -138,6 +139,11 @@ async def settle_refund(
     refund.check_at = None
     if word.status != "succeeded":
         refund.status = RefundStatus.FAILED
+        failed_id = str(refund.id)
+        after_commit(
+            session,
+            lambda: logger.bind(type="business", refund_id=failed_id).warning("refund failed"),
+        )
         return refund
     refund.status = RefundStatus.SUCCEEDED
     payment.refunded_amount += refund.amount

@@ -29,5 +29,7 @@ class DeclineReason(StrEnum):
     DO_NOT_HONOR = "do_not_honor"
     EXPIRED_CARD = "expired_card"
     INSUFFICIENT_FUNDS = "insufficient_funds"
+    TOKEN_REFUSED = "token_refused"  # noqa: S105 - a reason, not a secret
+    """Of a failed payment: the provider did not know the token."""
     OTHER = "other"
     """Whatever the provider says that this list has not learned yet."""

@@ -33,7 +33,18 @@ def _normalise(email: str) -> str:
 
 
 Email = Annotated[EmailStr, AfterValidator(_normalise), Field(max_length=320)]
-Password = Annotated[SecretStr, Field(min_length=8, max_length=128)]
+
+
+def _be_text(password: SecretStr) -> SecretStr:
+    # JSON can spell half a character (a lone surrogate), which no encoding can.
+    try:
+        password.get_secret_value().encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode") from None
+    return password
+
+
+Password = Annotated[SecretStr, Field(min_length=8, max_length=128), AfterValidator(_be_text)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -90,7 +101,7 @@ class SessionRead(BaseModel):
 
 
 class UserExport(BaseModel):
-    """Everything that is stored about a person (GDPR, article 20)."""
+    """What a person has given us and done with us (GDPR, article 20)."""
 
     user: UserRead
     sessions: list[SessionRead]

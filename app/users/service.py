@@ -92,10 +92,10 @@ async def log_in(database: Database, *, settings: TokenSettings, email: str, pas
         # Without an address nobody is looked for: "IS NULL" would find the erased.
         user = await session.scalar(select(User).where(User.email == address)) if address else None
     if user is not None and user.locked_until is not None and user.locked_until > now():
-        record_auth_attempt("locked")
+        record_auth_attempt("locked", user_id=str(user.id))
         raise AccountLocked(user.locked_until)
     if not await verify_password(password, user.password_hash if user else None) or user is None:
-        record_auth_attempt("failure")
+        record_auth_attempt("failure", user_id=str(user.id) if user else "")
         if user is not None:
             await _count_failure(database, user.id)
         raise InvalidCredentials
@@ -110,7 +110,7 @@ async def _open_session(
     user = await session.get_one(User, user_id, with_for_update=True)
     # Guesses that ran side by side all passed the first look; this one is under the row's lock.
     if user.locked_until is not None and user.locked_until > moment:
-        record_auth_attempt("locked")
+        record_auth_attempt("locked", user_id=str(user.id))
         raise AccountLocked(user.locked_until)
     if user.erased_at is not None:
         record_auth_attempt("failure")
@@ -127,7 +127,7 @@ async def _open_session(
     session.add(opened)
 
     def logged_in() -> None:
-        record_auth_attempt("success")
+        record_auth_attempt("success", user_id=str(user_id))
         count_funnel_step("login")
 
     after_commit(session, logged_in)
@@ -152,8 +152,7 @@ async def _count_failure(database: Database, user_id: uuid.UUID) -> None:
             .execution_options(synchronize_session=False)
         )
     if locked_until is not None:
-        count_lockout()
-        record_security_event("account_locked")
+        count_lockout(str(user_id))
 
 
 async def get_active_user(session: AsyncSession, *, user_id: uuid.UUID) -> User:

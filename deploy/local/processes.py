@@ -22,6 +22,7 @@ from deploy.local.errors import CannotRun
 from deploy.local.guard import Guard
 
 POLL_SECONDS = 0.1
+OWN_WORDS_SECONDS = 0.5
 READY_SECONDS = 60.0
 """A start takes 3 s; a busy machine with a cold disk gets twenty times that."""
 ALL_STOPPED_SECONDS = 9.5
@@ -58,15 +59,23 @@ class Terminal:
             prefix = (
                 f"\x1b[{program.colour}m{name} |\x1b[0m " if program.colour else f"{name} | "
             ).encode()
-        with self._lock:
+        # A reader that stands still must not keep the supervisor from stopping: its own few words are
+        # left out then. The programs' lines wait, each in a thread of its own.
+        is_own = program is None
+        if not self._lock.acquire(timeout=OWN_WORDS_SECONDS if is_own else -1):
+            return
+        try:
             left = prefix + text.rstrip(b"\r\n") + b"\n"
-            try:
-                while (
-                    left
-                ):  # unbuffered: at the end no thread can be caught holding a buffer's lock
-                    left = left[os.write(sys.stdout.fileno(), left) :]
-            except OSError:
-                self._write_failed = True
+            # Unbuffered: at the end no thread can be caught holding a buffer's lock.
+            while left:
+                output = sys.stdout.fileno()
+                if is_own and not select.select([], [output], [], OWN_WORDS_SECONDS)[1]:
+                    return
+                left = left[os.write(output, left) :]
+        except OSError:
+            self._write_failed = True
+        finally:
+            self._lock.release()
 
     def is_gone(self) -> bool:
         """Whether nobody reads any more: a lost connection, a closed window, `| head`.

@@ -230,6 +230,18 @@ async def test_a_consumer_outlives_an_outage_of_redis(
         await inbox.until(after)
 
 
+async def test_a_connection_that_a_restart_of_redis_closed_costs_no_send(
+    private_redis: RedisServer,
+) -> None:
+    async with sending(redis_settings(private_redis.url)) as sender:
+        await sender.send(uuid.uuid4())
+        await asyncio.to_thread(private_redis.stop)
+        await asyncio.to_thread(private_redis.start)
+        await sender.send(uuid.uuid4())
+    with redis.Redis.from_url(private_redis.url) as client:
+        assert client.xlen(STREAM) == 1
+
+
 async def test_a_consumer_can_be_ended_while_redis_is_down(private_redis: RedisServer) -> None:
     settings, inbox, delivery_id = redis_settings(private_redis.url), Inbox(), uuid.uuid4()
     async with consuming(settings, inbox.take) as broker:

@@ -548,9 +548,9 @@ def test_a_finaliser_may_log_while_the_buffer_is_locked() -> None:
 PATIENT = """
 from app.observability import logs
 flush = logs.flush_logs
-logs.flush_logs = lambda: flush(60)
+logs.flush_logs = lambda timeout=2.0: flush(120 * timeout)
 """
-"""The end of the process waits for the last lines for two seconds; a slow machine may take longer."""
+"""The end of the process waits a moment for the last lines; a slow machine may take longer."""
 
 SCRIPT = """
 import os, sys
