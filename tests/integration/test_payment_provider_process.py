@@ -176,7 +176,7 @@ def test_a_stop_is_quick_and_orderly_although_a_request_hangs(
         started = time.monotonic()
         process.send_signal(number)
         assert process.wait(10) == 0
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 20  # the request would hang for 30
         for thread in hanging:
             thread.join()
     finally:

@@ -57,6 +57,7 @@ class Customer:
         self._person = person
         self._diary = diary
         self._rng = rng
+        self._calls: list[tuple[str, dict[str, Any], Answer]] = []
 
     async def shop(self, *, rounds: int, is_over: Callable[[], bool]) -> None:
         """Buy at least `rounds` times and until it is over."""
@@ -65,6 +66,7 @@ class Customer:
             rounds -= 1
 
     async def _buy(self) -> None:
+        self._calls.clear()
         lines = [{"sku": "TEA", "quantity": 1, "unit_amount": self._rng.randint(2, 90_000)}]
         order = await self._insist("order", "/v1/orders", {"currency": "EUR", "lines": lines})
         token = self._rng.choices(list(TOKENS), list(TOKENS.values()))[0]
@@ -79,6 +81,7 @@ class Customer:
         for answer in paid:
             if answer.body.get("status") == "captured":
                 await self._refund(answer.body)
+        await self._ask_again(*self._rng.choice(self._calls))
 
     async def _refund(self, payment: dict[str, Any]) -> None:
         part = self._rng.randint(1, payment["amount"] - 1)
@@ -97,11 +100,15 @@ class Customer:
             self._diary.answers.append(answer)
             if answer.status != 201 and not may_be_refused:
                 self._diary.contradictions.append(f"nothing stood against {body}, yet: {answer}")
-            if answer.status == 201 and self._rng.random() < 0.2:
-                again = await self._ask(kind, path, body, key)
-                if not _may_follow(answer, again):
-                    self._diary.contradictions.append(f"first {answer}, then {again}")
+            self._calls.append((path, body, answer))
         return answer
+
+    async def _ask_again(self, path: str, body: dict[str, Any], first: Answer) -> None:
+        if first.status == 201:
+            async with asyncio.timeout(ANSWER_WITHIN_SECONDS):
+                again = await self._ask(first.kind, path, body, first.key)
+            if not _may_follow(first, again):
+                self._diary.contradictions.append(f"first {first}, then {again}")
 
     async def _ask(self, kind: Kind, path: str, body: dict[str, Any], key: str) -> Answer:
         while True:
