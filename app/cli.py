@@ -119,6 +119,9 @@ def healthcheck(
     try:
         with direct.open(url, timeout=2) as response:
             status = response.status
+    except urllib.error.HTTPError as error:
+        with error:  # it holds the connection
+            _fail(f"{url}: {error.code} {error.reason}")
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         _fail(f"{url}: {getattr(error, 'reason', error)}")
     if status != HTTPStatus.OK:
