@@ -11,10 +11,10 @@ Must never do I/O, and must never hold anything secret: whatever is here is writ
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
@@ -45,12 +45,35 @@ class ServiceSettings(BaseSettings):
 
 
 @dataclass(slots=True)
+class DatabaseUse:
+    """What the request or job has asked of its databases so far. Written by database.py."""
+
+    statements: int = 0
+    seconds: float = 0.0
+    repeated: dict[str, int] = field(default_factory=dict)
+    """Executions by fingerprint, of those statements that can make an N+1."""
+    describe: Callable[[], Mapping[str, object]] | None = None
+    """Returns the latest statement and the state of its pool, for error reports."""
+
+
+@dataclass(slots=True)
 class RequestContext:
     """The request (or job) at hand. Empty strings stand for "not known (yet)"."""
 
     request_id: str
     route: str = ""
     user_id: str = ""
+    audited: bool = False
+    """Whether something was done that the audit log tells: its lines are never sampled away."""
+    scope: "Scope | None" = field(default=None, repr=False)
+    database: DatabaseUse = field(default_factory=DatabaseUse)
+
+    @property
+    def handler(self) -> str:
+        """The route template or the name of the job; UNMATCHED_ROUTE before the router has decided."""
+        if self.route or self.scope is None:
+            return self.route
+        return route_template(self.scope)
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("glasshouse_request_context", default=None)
@@ -68,7 +91,26 @@ def bind_context(context: RequestContext) -> Iterator[RequestContext]:
     try:
         yield context
     finally:
+        _end(context)
         _current.reset(token)
+
+
+_end_observers: tuple[Callable[[RequestContext], None], ...] = ()
+
+
+def observe_ends(observer: Callable[[RequestContext], None]) -> None:
+    """Call `observer` once at the end of every request and job, still inside of its context.
+
+    It must be quick and must not raise. Registering it again changes nothing.
+    """
+    global _end_observers  # noqa: PLW0603 - one process has one set of signals
+    if observer not in _end_observers:
+        _end_observers = (*_end_observers, observer)
+
+
+def _end(context: RequestContext) -> None:
+    for observer in _end_observers:
+        observer(context)
 
 
 def new_request_id() -> str:
@@ -95,8 +137,11 @@ def use_trace_source(source: Callable[[], tuple[str, str]]) -> None:
 
 
 def is_operational(path: str) -> bool:
-    """Whether `path` is a probe or the scrape, which no signal observes (they would drown users)."""
-    return path in {"/metrics", "/health"} or path.startswith("/health/")
+    """Whether `path` is for operators: probes, the scrape and profiles, which no signal observes.
+
+    They would drown the users' requests, and a profile of 30 s would look like a slow answer.
+    """
+    return path in {"/metrics", "/health"} or path.startswith(("/health/", "/debug/"))
 
 
 def route_template(scope: "Scope") -> str:
@@ -132,7 +177,7 @@ class RequestContextMiddleware:
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _WELL_FORMED_REQUEST_ID.fullmatch(value):
                 request_id = value.decode("ascii")
-        context = RequestContext(request_id or new_request_id())
+        context = RequestContext(request_id or new_request_id(), scope=scope)
         header = (b"x-request-id", context.request_id.encode("ascii"))
 
         async def send_with_id(message: "Message") -> None:
@@ -144,6 +189,7 @@ class RequestContextMiddleware:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
+            _end(context)
             _current.reset(token)
 
 

@@ -1,19 +1,23 @@
-"""Error tracking: unhandled exceptions go to Sentry (or a compatible server), and nothing else does.
+"""Error tracking: what nobody expected goes to Sentry (or a compatible server), and nothing else does.
+
+Unhandled exceptions, and warnings that somebody has to look into, such as a slow statement.
 
 Errors only: OpenTelemetry carries the traces, loguru the logs. The SDK runs without any integration, so
 nothing is patched and nothing is reported twice; `exceptions.record_exception` calls `report_exception`.
 One scrubbing function sees every event last, whoever captured it: it puts the request's identity in
-(release, route, request id, user id, OpenTelemetry's trace id, breadcrumbs) and takes secrets out.
+(release, route, request id, user id, OpenTelemetry's trace id, breadcrumbs, the latest statement and
+its pool) and takes secrets out.
 
 Must never send a body, a cookie, a query string, a local variable or a host name, never report an
-error that is an answer (4xx), and never hold up the process: queue, time-outs and flush are bounded.
+error that is an answer (4xx), and never hold up the process: queue, time-outs, flush and the number of
+reports a minute are bounded.
 """
 
 import atexit
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
 
 MAX_BREADCRUMBS = 20
 MAX_REPORTS_PER_MINUTE = 10
+"""Of one kind. Building a report takes 2 to 3 ms and servers are paid by the report: neither must grow
+with an outage."""
+MAX_REPORTS_PER_MINUTE_IN_ALL = 100
 _MAX_TRAILS = 1024  # requests with breadcrumbs that are remembered at a time
 
 
@@ -81,14 +88,16 @@ def setup_error_tracking(
     settings: ErrorTrackingSettings,
     *,
     on_drop: Callable[[int], None] | None = None,
+    on_suppress: Callable[[int], None] | None = None,
     transport: Transport | type[Transport] = BoundedTransport,
 ) -> None:
     """Start error tracking, or stop it when no DSN is set. The last call of a process wins.
 
-    `on_drop` is told how many reports were lost; `transport` is where reports leave the process.
+    `on_drop` is told how many reports were lost, `on_suppress` how many were not made because there
+    were enough of their kind; `transport` is where reports leave the process.
     """
     global _allowance  # noqa: PLW0603 - one process has one error tracker
-    _allowance = _Allowance()
+    _allowance = _Allowance(on_suppress or (lambda _: None))
     sentry_sdk.get_client().close(timeout=0)
     if settings.sentry_dsn is None:
         sentry_sdk.get_global_scope().set_client(None)
@@ -123,18 +132,15 @@ def setup_error_tracking(
 def report_exception(error: BaseException, /, **tags: str) -> None:
     """Send `error` to the error tracker in the background, unless it is an answer to the client.
 
-    `tags` are short and bounded, such as `where`; `route` names the transaction, the current
-    context's route being the default. Building a report takes 2 to 3 ms, which an outage must not
-    add to every request: of one type and route, MAX_REPORTS_PER_MINUTE are made.
+    `tags` are short and bounded, such as `where`; `route` names the transaction, the route of the
+    current context being the default. Of one type and route, MAX_REPORTS_PER_MINUTE are made.
     """
     client = sentry_sdk.get_client()
     if not client.is_active() or is_expected(error):
         return
     context = current_context()
-    route = tags.get("route") or (context.route if context is not None else "")
+    route = tags.get("route") or (context.handler if context is not None else "")
     if not _allowance.take(f"{type(error).__module__}.{type(error).__qualname__} {route}"):
-        if isinstance(client.transport, BoundedTransport):
-            client.transport.on_dropped_event("allowance")
         return
     event, hint = event_from_exception(
         error, client_options=client.options, mechanism={"type": "generic", "handled": False}
@@ -143,23 +149,57 @@ def report_exception(error: BaseException, /, **tags: str) -> None:
     sentry_sdk.capture_event(event, hint)
 
 
-class _Allowance:
-    """How many reports of a kind may still be made in the current minute."""
+def report_warning(
+    message: str,
+    *,
+    fingerprint: Sequence[str],
+    contexts: Mapping[str, Mapping[str, object]] | None = None,
+    **tags: str,
+) -> None:
+    """Send something that is no exception, but that somebody should look into.
 
-    def __init__(self) -> None:
+    Reports with the same `fingerprint` are one issue, whatever their message says; of each,
+    MAX_REPORTS_PER_MINUTE are made. `contexts` are its details, by heading.
+    """
+    if not sentry_sdk.get_client().is_active() or not _allowance.take(" ".join(fingerprint)):
+        return
+    event: dict[str, Any] = {
+        "level": "warning",
+        "message": message,
+        "fingerprint": list(fingerprint),
+        "contexts": {name: dict(details) for name, details in (contexts or {}).items()},
+        "tags": dict(tags),
+    }
+    sentry_sdk.capture_event(cast("Event", event))
+
+
+class _Allowance:
+    """How many reports may still be made in the current minute, of a kind and in all."""
+
+    def __init__(self, on_suppress: Callable[[int], None]) -> None:
+        self._on_suppress = on_suppress
         self._used: Counter[str] = Counter()
+        self._in_all = 0
         self._ends = 0.0
 
     def take(self, kind: str) -> bool:
         now = time.monotonic()
         if now >= self._ends:
             self._used.clear()
+            self._in_all = 0
             self._ends = now + 60
         self._used[kind] += 1
-        return self._used[kind] <= MAX_REPORTS_PER_MINUTE
+        if (
+            self._used[kind] <= MAX_REPORTS_PER_MINUTE
+            and self._in_all < MAX_REPORTS_PER_MINUTE_IN_ALL
+        ):
+            self._in_all += 1
+            return True
+        self._on_suppress(1)
+        return False
 
 
-_allowance = _Allowance()
+_allowance = _Allowance(lambda _: None)
 
 
 def is_expected(error: BaseException) -> bool:
@@ -223,8 +263,12 @@ class _Finisher:
         tags = {"service": self._service, **cast("dict[str, str]", event.get("tags") or {})}
         if context is not None:
             tags.setdefault("request_id", context.request_id)
-            tags.setdefault("route", context.route)
+            tags.setdefault("route", context.handler)
             event["user"] = {"id": context.user_id} if context.user_id else {}
+            if context.database.describe is not None:
+                event.setdefault("contexts", {}).setdefault(
+                    "database", dict(context.database.describe())
+                )
         # In place of the SDK's own breadcrumbs, which all requests share.
         event["breadcrumbs"] = {"values": _trail_of(context)}
         event["tags"] = {name: value for name, value in tags.items() if value}

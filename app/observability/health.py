@@ -12,7 +12,6 @@ for a check than its time-out.
 
 import asyncio
 import contextvars
-import hmac
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -21,21 +20,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from loguru import logger
 from prometheus_client import Gauge, Histogram
-from pydantic import BaseModel, SecretStr, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import BaseModel
 
 from app.observability.context import ServiceSettings
+from app.observability.operations import OPERATIONS_PROBLEMS, OperationsSettings, operators_only
 from app.observability.redaction import redact_text
 
 dependency_up = Gauge(
-    "dependency_up", "1 when the last check of the dependency passed.", ["dependency"]
+    "dependency_up",
+    "1 when the last check of the dependency passed.",
+    ["dependency"],
+    multiprocess_mode="livemin",
 )
 dependency_check_duration = Histogram(
     "dependency_check_duration_seconds",
@@ -48,17 +49,8 @@ dependency_check_duration = Histogram(
 Status = Literal["ok", "degraded", "unavailable", "draining", "starting"]
 
 
-class HealthSettings(ServiceSettings):
-    """Who may see details. Without OPERATIONS_TOKEN nobody does: the route answers 404."""
-
-    model_config = SettingsConfigDict(hide_input_in_errors=True)
-
-    operations_token: SecretStr | None = None
-
-    @field_validator("operations_token")
-    @classmethod
-    def _empty_token_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is not None and value.get_secret_value() else None
+class HealthSettings(OperationsSettings, ServiceSettings):
+    """Which service answers, and who may see details."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,11 +261,7 @@ def disk_space_check(
 _UNHEALTHY: dict[int | str, dict[str, Any]] = {
     503: {"model": HealthReport, "description": "Send no traffic here."}
 }
-
-
-def _problem_doc(description: str) -> dict[str, Any]:
-    schema = {"type": "object", "required": ["title", "status", "detail"]}
-    return {"description": description, "content": {"application/problem+json": {"schema": schema}}}
+_UNHEALTHY_DETAILS = {"model": DetailedHealthReport, "description": "Send no traffic here."}
 
 
 def install_health_routes(
@@ -288,7 +276,6 @@ def install_health_routes(
     `on_denied` is called when somebody asks for details without the token: it is worth a count.
     """
     router = APIRouter(prefix="/health", tags=["operations"])
-    bearer = HTTPBearer(auto_error=False, scheme_name="OperationsToken")
 
     @router.get("", response_model=HealthReport, responses=_UNHEALTHY, summary="For load balancers")
     @router.get("/ready", response_model=HealthReport, responses=_UNHEALTHY, summary="Readiness")
@@ -308,25 +295,11 @@ def install_health_routes(
     @router.get(
         "/detailed",
         response_model=DetailedHealthReport,
-        responses={
-            401: _problem_doc("The operations token is missing or wrong."),
-            404: _problem_doc("No operations token is configured."),
-            503: {"model": DetailedHealthReport, "description": "Send no traffic here."},
-        },
+        responses={**OPERATIONS_PROBLEMS, 503: _UNHEALTHY_DETAILS},
         summary="For operators",
+        dependencies=[operators_only(settings, on_denied=on_denied)],
     )
-    async def get_detailed(
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-    ) -> JSONResponse:
-        if settings.operations_token is None:
-            raise HTTPException(404, "Set OPERATIONS_TOKEN to enable this route.")
-        expected = settings.operations_token.get_secret_value().encode()
-        given = credentials.credentials.encode() if credentials is not None else b""
-        if not hmac.compare_digest(given, expected):
-            on_denied()
-            raise HTTPException(
-                401, "This route needs the operations token.", {"WWW-Authenticate": "Bearer"}
-            )
+    async def get_detailed() -> JSONResponse:
         results = await health.results()
         status, _ = await health.status()
         return _answer(

@@ -14,29 +14,36 @@ counted, and not time) and never raise.
 """
 
 import atexit
+import fcntl
 import json
 import logging
 import os
 import re
+import secrets
 import select
+import stat
 import sys
 import threading
 import traceback
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import accumulate
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TextIO
 
 import orjson
 from fastapi import FastAPI
 from loguru import logger
 from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
 
 from app.observability.context import (
+    DatabaseUse,
     ServiceSettings,
     current_context,
     current_trace_ids,
@@ -59,6 +66,30 @@ class LogSettings(ServiceSettings):
         None, description="json for machines, console for people. Unset: console in development."
     )
 
+    log_sample: Annotated[Mapping[str, float], NoDecode] = Field(
+        default_factory=dict,
+        description="Share of access lines to write, by method and route template: GET /v1/orders=0.1",
+    )
+    log_sample_slow_ms: float = Field(
+        1000.0, gt=0, description="A request that takes longer has its access line, sampled or not."
+    )
+
+    @field_validator("log_sample", mode="before")
+    @classmethod
+    def _shares_by_route(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        shares = {}
+        for entry in filter(None, map(str.strip, value.split(","))):
+            route, _, share = entry.rpartition("=")
+            if not _SAMPLED_ROUTE.fullmatch(route.strip()) or not _is_share(share):
+                raise ValueError(
+                    "must look like GET /v1/orders=0.1, several with commas between; "
+                    "a share is above 0 and at most 1"
+                )
+            shares[route.strip()] = float(share)
+        return shares
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
@@ -70,6 +101,16 @@ class LogSettings(ServiceSettings):
         if self.log_format is None:
             return self.environment == "development"
         return self.log_format == "console"
+
+
+_SAMPLED_ROUTE = re.compile(r"[A-Z]+ /[^\s,=]*")
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 < float(text) <= 1
+    except ValueError:
+        return False
 
 
 # The line ---------------------------------------------------------------------------------------------
@@ -158,7 +199,8 @@ _HEADER_FIELDS: Final = {
     "request_id", "type", "exception",
 }  # fmt: skip
 _ACCESS_FIELDS: Final = {
-    "method", "path", "route", "status", "duration_ms", "client_ip", "user_agent",
+    "method", "path", "route", "status", "duration_ms", "client_ip", "user_agent", "db_statements",
+    "db_duration_ms", "sample_rate",
 }  # fmt: skip
 
 
@@ -222,23 +264,54 @@ class _Destination:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
+        self._rest = b""
         self._descriptor: int | None = None
+        self._is_stream_of_bytes = False
         with suppress(OSError, ValueError, AttributeError):  # None, closed, or in memory
             self._descriptor = os.dup(stream.fileno())  # type: ignore[union-attr]
+            mode = os.fstat(self._descriptor).st_mode
+            self._is_stream_of_bytes = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
-    def write(self, data: bytes) -> None:
-        """Write all of `data`, waiting for the reader where necessary."""
+    def write(self, lines: Sequence[bytes]) -> int:
+        """Write `lines`, waiting for the reader where necessary; return how many of them were lost.
+
+        What several processes write to one pipe at once gets mixed up beyond 4,096 bytes (PIPE_BUF of
+        write(2)), so they take turns; the system gives the turn back when a process dies.
+        """
+        if self._descriptor is None or not self._is_stream_of_bytes:
+            return self._write(lines)
+        with suppress(OSError):
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+        try:
+            return self._write(lines)
+        finally:
+            with suppress(OSError):
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+    def _write(self, lines: Sequence[bytes]) -> int:
         if self._descriptor is None:
             if self._stream is not None:
-                self._stream.write(data.decode())
+                self._stream.write(b"".join(lines).decode())
                 self._stream.flush()
-            return
+            return 0
+        # A disk that fills up may take a part of a line. Its rest goes first when there is room again,
+        # so that no line is cut or runs into another.
+        data = self._rest + b"".join(lines)
+        ends = list(accumulate(map(len, lines), initial=len(self._rest)))
         view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(self._descriptor, view) :]
-            except BlockingIOError:  # whoever shares this stdout has made it non-blocking
-                select.select([], [self._descriptor], [], 1.0)
+        try:
+            while view:
+                try:
+                    view = view[os.write(self._descriptor, view) :]
+                except BlockingIOError:  # whoever shares this stdout has made it non-blocking
+                    select.select([], [self._descriptor], [], 1.0)
+        except OSError:
+            written = len(data) - len(view)
+            begun = bisect_left(ends, written)  # so many lines were written, the last maybe in part
+            self._rest = data[written : ends[begun]]
+            return len(lines) - begun
+        self._rest = b""
+        return 0
 
     def close(self) -> None:
         """Give the copy back."""
@@ -312,9 +385,11 @@ class _Writer:
                     self._changed.wait_for(lambda: self._hurry, _GATHER_SECONDS)
                 batch = self._take()
             try:
-                self._destination.write(b"".join(batch))
+                lost = self._destination.write(batch)
             except Exception:  # noqa: BLE001 - whatever became of stdout, the service goes on
-                self._on_drop(len(batch))
+                lost = len(batch)
+            if lost:
+                self._on_drop(lost)
             with self._changed:
                 self._finished += len(batch)
                 self._hurry = self._hurry and bool(self._lines)
@@ -494,9 +569,38 @@ CLIENT_CLOSED_REQUEST: Final = 499
 """nginx's status for a client that left before its answer was complete."""
 
 
-def instrument_access_log(app: FastAPI) -> None:
-    """Log one line for each request of `app`, after it has ended."""
-    app.add_middleware(AccessLogMiddleware)
+def instrument_access_log(app: FastAPI, settings: LogSettings | None = None) -> None:
+    """Log one line for each request of `app`, after it has ended.
+
+    Of the routes in `settings.log_sample` a share is logged, and always what failed, was slow or is
+    told by the audit log. `sample_rate` in the line says which share it stands for: 1 / sample_rate
+    requests.
+    """
+    sampling = _Sampling(settings) if settings is not None and settings.log_sample else None
+    app.add_middleware(AccessLogMiddleware, sampling=sampling)
+
+
+_LOW_BITS: Final = 2**64 - 1
+
+
+class _Sampling:
+    """Decides by the trace id, so that a sampled trace (by the same bits) has its lines, too."""
+
+    def __init__(self, settings: LogSettings) -> None:
+        self._shares = settings.log_sample
+        self._slow_seconds = settings.log_sample_slow_ms / 1000
+
+    def rate_of(self, scope: "Scope", route: str, status: int, seconds: float) -> float:
+        """Return the share that this request's line stands for, 0 when it is not to be written."""
+        share = self._shares.get(f"{scope['method']} {route}", 1.0)
+        if share == 1.0 or status >= 400 or seconds > self._slow_seconds:  # noqa: PLR2004 - errors
+            return 1.0
+        context = current_context()
+        if context is not None and context.audited:
+            return 1.0
+        trace_id, _ = current_trace_ids()
+        drawn = int(trace_id, 16) & _LOW_BITS if trace_id else secrets.randbits(64)
+        return share if drawn < share * 2**64 else 0.0
 
 
 class AccessLogMiddleware:
@@ -506,8 +610,9 @@ class AccessLogMiddleware:
     after the response had begun: the client saw a broken body.
     """
 
-    def __init__(self, app: "ASGIApp") -> None:
+    def __init__(self, app: "ASGIApp", *, sampling: _Sampling | None = None) -> None:
         self.app = app
+        self._sampling = sampling
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http" or is_operational(scope["path"]):
@@ -541,19 +646,30 @@ class AccessLogMiddleware:
             status = 500
             raise
         finally:
-            _log_access(scope, CLIENT_CLOSED_REQUEST if gone else status, perf_counter() - started)
+            self._log(scope, CLIENT_CLOSED_REQUEST if gone else status, perf_counter() - started)
+
+    def _log(self, scope: "Scope", status: int, seconds: float) -> None:
+        route = route_template(scope)
+        rate = self._sampling.rate_of(scope, route, status, seconds) if self._sampling else 1.0
+        if rate:
+            _log_access(scope, route, status, seconds, rate)
 
 
-def _log_access(scope: "Scope", status: int, seconds: float) -> None:
+def _log_access(scope: "Scope", route: str, status: int, seconds: float, rate: float) -> None:
+    context = current_context()
+    database = context.database if context is not None else DatabaseUse()
     user_agent = next((value for name, value in scope["headers"] if name == b"user-agent"), b"")
     client = scope.get("client")
     logger.bind(
         type="http_request",
         method=scope["method"],
         path=redact_path(scope["path"], scope.get("path_params") or {})[:512],
-        route=route_template(scope),
+        route=route,
         status=status,
         duration_ms=round(seconds * 1000, 3),
+        db_statements=database.statements,
+        db_duration_ms=round(database.seconds * 1000, 3),
+        sample_rate=rate,
         client_ip=redact_address(client[0]) if client else "",
         user_agent=user_agent[:256].decode("latin-1"),
     ).log("ERROR" if status >= 500 else "INFO", "request served")  # noqa: PLR2004 - server errors

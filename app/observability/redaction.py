@@ -141,8 +141,15 @@ def _iban(match: re.Match[str]) -> str:
     return match[0]
 
 
+_PLACEHOLDER = re.compile(r"\?|%s|\$\d{1,5}(?:::\w+)?")
+"""What stands for a value in the text of a statement."""
+
+
 def _pair(match: re.Match[str]) -> str:
-    if match["value"].startswith(REDACTED[:-1]) or not is_secret_key(match["key"]):
+    value = match["value"]
+    if value.startswith(REDACTED[:-1]) or _PLACEHOLDER.fullmatch(value):
+        return match[0]
+    if not is_secret_key(match["key"]):
         return match[0]
     return f"{match['key']}{match['sign']}{REDACTED}"
 

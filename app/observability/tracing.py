@@ -12,18 +12,19 @@ Must never let a secret out (every span is redacted before export), never wait f
 never lose a span uncounted.
 """
 
+import logging
 import os
-import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
+from loguru import logger
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
@@ -72,6 +73,7 @@ from app.observability.redaction import (
     redact_text,
     redact_url,
 )
+from app.observability.statements import read_statement
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
@@ -532,29 +534,36 @@ class _StatementSpans(EngineTracer):
         return before
 
     def _operation_name(self, db_name: str | None, statement: str) -> str:  # noqa: ARG002
-        verb, table = _verb_and_table(statement)
-        return f"{verb} {table}".rstrip()
+        return read_statement(statement).name
 
     def _set_db_client_span_attributes(
         self, span: Span, statement: str, db_name: str | None, attrs: dict[str, Any]
     ) -> None:
         parent: Any = super()
         parent._set_db_client_span_attributes(span, statement, db_name, attrs)
-        verb, table = _verb_and_table(statement)
+        read = read_statement(statement)
+        span.set_attribute("db.query.text", read.fingerprint)  # a literal is a customer's
         span.set_attribute("db.namespace", self._namespace)
-        span.set_attribute("db.operation.name", verb)
-        if table:
-            span.set_attribute("db.collection.name", table)
-
-
-@lru_cache(maxsize=1024)
-def _verb_and_table(statement: str) -> tuple[str, str]:
-    verb = re.match(r"\s*(?:/\*.*?\*/\s*)?([A-Za-z]+)", statement, re.DOTALL)
-    table = re.search(r"(?i)\b(?:FROM|INTO|UPDATE|TABLE)\s+[\"`]?([a-z_][\w.]*)", statement)
-    return verb[1].upper() if verb else "SQL", table[1] if table else ""
+        span.set_attribute("db.operation.name", read.verb)
+        if read.table:
+            span.set_attribute("db.collection.name", read.table)
 
 
 # The way out ------------------------------------------------------------------------------------------
+
+
+class _LastWords(logging.Filter):
+    """Holds back what the exporter logs, two lines for each batch, and keeps the first of a batch."""
+
+    reason = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.reason = self.reason or record.getMessage()
+        return False
+
+
+_last_words = _LastWords()
+logging.getLogger(OTLPSpanExporter.__module__).addFilter(_last_words)
 
 
 class _Export(SpanExporter):
@@ -564,16 +573,18 @@ class _Export(SpanExporter):
         self._exporter = exporter
         self._on_drop = on_drop
         self._lock = threading.Lock()
-        self._queued = self._leaving = 0
-        self._closed = False
+        self._queued = self._leaving = self._lost = 0
+        self._closed = self._failing = False
 
-    def note_queued(self) -> None:
-        """Count a span that goes into the queue, which pushes its oldest one out when it is full."""
+    def has_room(self) -> bool:
+        """Whether one more span may be queued; if not, it is counted as lost."""
         with self._lock:
             fits = self._queued < MAX_QUEUED_SPANS and not self._closed
             self._queued += fits
+            self._lost += not fits
         if not fits:
             self._on_drop(1)
+        return fits
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export a batch. Called by the processor's thread."""
@@ -581,15 +592,29 @@ class _Export(SpanExporter):
             self._queued -= len(spans)
             self._leaving = len(spans)
         result = SpanExportResult.FAILURE
+        _last_words.reason = ""
         try:
             result = self._exporter.export([_redacted(span) for span in spans])
         finally:
             with self._lock:
                 lost = 0 if result is SpanExportResult.SUCCESS or self._closed else len(spans)
                 self._leaving = 0
+                self._lost += lost
             if lost:
                 self._on_drop(lost)
+            self._tell(failed=result is not SpanExportResult.SUCCESS)
         return result
+
+    def _tell(self, *, failed: bool) -> None:
+        """Say once that spans cannot be exported, and once that they can again."""
+        if failed and not self._failing:
+            logger.bind(type="telemetry", reason=_last_words.reason).warning(
+                "Spans cannot be exported"
+            )
+        elif self._failing and not failed:
+            logger.bind(type="telemetry", lost=self._lost).info("Spans are exported again")
+            self._lost = 0
+        self._failing = failed
 
     def close(self) -> None:
         """Count what is still here as lost, and end what is under way."""
@@ -627,10 +652,10 @@ class _CountedSpans(BatchSpanProcessor):
         )
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Queue a span that has ended."""
-        if span.context and span.context.trace_flags.sampled:
-            self._export.note_queued()
-        super().on_end(span)
+        """Queue a span that has ended, where there is room."""
+        # The queue of the base class would push its oldest one out, uncounted.
+        if span.context and span.context.trace_flags.sampled and self._export.has_room():
+            super().on_end(span)
 
 
 def _redacted(span: ReadableSpan) -> ReadableSpan:

@@ -13,6 +13,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import make_url
 
 from app.users import passwords
+from tests.n_plus_one import no_n_plus_one  # noqa: F401 - a fixture
 from tests.provider import RunningProvider, start_provider
 from tests.service import Service, migrate_database, open_service
 from tests.tools import create_database, drop_database
@@ -71,6 +72,11 @@ def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Argon2 with little work, in this process: its cost is what tests/unit/users is about."""
     quick = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
     monkeypatch.setattr(passwords, "_hasher", quick)
+
+
+@pytest.fixture(autouse=True)
+def looked_at_for_n_plus_one(no_n_plus_one: None) -> None:
+    """Every test of this directory fails when a request or a job repeats one SELECT too often."""
 
 
 OpenService = Callable[..., AbstractAsyncContextManager[Service]]

@@ -19,8 +19,9 @@ def defaults(settings: type[BaseSettings]) -> dict[str, str]:
     written = {}
     for name, field in settings.model_fields.items():
         variable = str(field.validation_alias or name).upper()
-        unset = field.default in (None, ()) or isinstance(field.default, SecretStr)
-        written[variable] = "" if unset else str(field.default)
+        default = field.get_default(call_default_factory=True, validated_data={})
+        unset = default in (None, (), {}) or isinstance(default, SecretStr)
+        written[variable] = "" if unset else str(default)
     return written
 
 

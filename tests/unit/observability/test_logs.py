@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from loguru import logger
+from pydantic import ValidationError
 
 from app.observability import context, logs
 from app.observability.context import (
@@ -670,6 +671,9 @@ def test_each_request_has_one_access_line(lines: Lines, app: FastAPI) -> None:
         "duration_ms": line["duration_ms"],
         "client_ip": "203.0.113.0",
         "user_agent": "shop/1 [redacted]",
+        "db_statements": 0,
+        "db_duration_ms": 0.0,
+        "sample_rate": 1.0,
     }
     assert line["level"] == "INFO"
 
@@ -762,3 +766,104 @@ def test_a_bare_application_needs_one_call(lines: Lines) -> None:
         client.get("/")
 
     assert access(lines)["route"] == "/"
+
+
+# Sampling of access lines ---------------------------------------------------------------------------------
+
+
+def sampled_app(**given: Any) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/busy/{number}")
+    def busy(number: int) -> int:
+        if number == 400:
+            raise HTTPException(400)
+        if number == 500:
+            raise HTTPException(500)
+        if context := current_context():
+            context.audited = number == 7
+        return number
+
+    @app.post("/busy/{number}")
+    @app.get("/other")
+    def other() -> bool:
+        return True
+
+    settings = LogSettings(environment="test", **given)
+    instrument_access_log(app, settings)
+    app.add_middleware(RequestContextMiddleware)
+    return app
+
+
+def test_a_share_of_a_busy_route_is_logged_and_the_line_says_which(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = sampled_app(log_sample="GET /busy/{number}=0.25")
+    drawn = {"low": 1, "high": 2**64 - 1}
+    for name, number in drawn.items():
+        monkeypatch.setattr(context, "_trace_source", lambda n=number: (f"{n:032x}", ""))
+        TestClient(app).get("/busy/1", headers={"User-Agent": name})
+    assert [(line["user_agent"], line["sample_rate"]) for line in lines()] == [("low", 0.25)]
+
+
+def test_counts_can_be_scaled_by_the_rate(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = TestClient(sampled_app(log_sample="GET /busy/{number}=0.25"))
+    for number in range(200):  # trace ids, evenly over all that there are
+        drawn = f"{number * 2**64 // 200:032x}"
+        monkeypatch.setattr(context, "_trace_source", lambda drawn=drawn: (drawn, ""))
+        client.get("/busy/1")
+    assert sum(1 / line["sample_rate"] for line in lines()) == 200
+
+
+def test_without_a_trace_each_request_draws(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = TestClient(sampled_app(log_sample="GET /busy/{number}=0.25"))
+    monkeypatch.setattr(context, "_trace_source", context._no_trace)
+    for drawn in (0, 2**64 - 1):
+        monkeypatch.setattr("secrets.randbits", lambda _, drawn=drawn: drawn)
+        client.get(f"/busy/{min(drawn, 9)}")
+    assert [line["path"] for line in lines()] == ["/busy/0"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/busy/400"),
+        ("GET", "/busy/500"),
+        ("GET", "/busy/7"),
+        ("POST", "/busy/1"),
+        ("GET", "/other"),
+        ("GET", "/no/such/route"),
+    ],
+    ids=["client error", "server error", "audited", "another method", "another route", "unmatched"],
+)
+def test_what_is_never_sampled(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    monkeypatch.setattr(context, "_trace_source", lambda: (f"{2**64 - 1:032x}", ""))
+    client = TestClient(sampled_app(log_sample="GET /busy/{number}=0.01"))
+    client.request(method, path)
+    client.get("/busy/1")
+    (line,) = lines()
+    assert (line["method"], line["path"], line["sample_rate"]) == (method, path, 1.0)
+
+
+def test_a_slow_request_is_never_sampled(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_trace_source", lambda: (f"{2**64 - 1:032x}", ""))
+    app = sampled_app(log_sample="GET /busy/{number}=0.01", log_sample_slow_ms=0.000001)
+    TestClient(app).get("/busy/1")
+    (line,) = lines()
+    assert line["sample_rate"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/busy=0.1", "GET /busy", "GET /busy=2", "GET /busy=0", "GET /busy=nan", "get /x=0.5", "=1"],
+)
+def test_a_malformed_sampling_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="must look like GET /v1/orders"):
+        LogSettings(log_sample=text)
+
+
+def test_sampling_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_SAMPLE", "GET /a=0.1, POST /b/{id}=1,")
+    assert LogSettings().log_sample == {"GET /a": 0.1, "POST /b/{id}": 1.0}
