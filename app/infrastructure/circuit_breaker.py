@@ -26,6 +26,7 @@ circuit_breaker_state = Gauge(
     "circuit_breaker_state",
     "State of the circuit to a dependency: 0 closed, 1 open, 2 half-open.",
     ["dependency"],
+    multiprocess_mode="livemax",
 )
 circuit_breaker_transitions_total = Counter(
     "circuit_breaker_transitions_total",

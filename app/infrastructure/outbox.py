@@ -39,10 +39,12 @@ outbox_messages = Gauge(
     "outbox_messages",
     "Messages not yet handled, by state, sampled from the database by the worker.",
     ["state"],
+    multiprocess_mode="livemostrecent",
 )
 outbox_oldest_age_seconds = Gauge(
     "outbox_oldest_age_seconds",
     "Age of the oldest message not yet handled, dead letters excepted.",
+    multiprocess_mode="livemostrecent",
 )
 
 

@@ -29,7 +29,12 @@ funnel_steps = Counter(
     "funnel_steps_total", "Steps completed on the way from visitor to customer.", ["step"]
 )
 feature_usage = Counter("feature_usage_total", "Uses of an optional feature.", ["feature"])
-active_users = Gauge("active_users", "Distinct users seen in the trailing window.", ["window"])
+active_users = Gauge(
+    "active_users",
+    "Distinct users seen in the trailing window.",
+    ["window"],
+    multiprocess_mode="livemostrecent",
+)
 for _step in get_args(FunnelStep):
     funnel_steps.labels(_step)
 for _feature in get_args(Feature):

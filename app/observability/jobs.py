@@ -36,6 +36,7 @@ job_last_success = Gauge(
     "job_last_success_timestamp_seconds",
     "When a periodic job last ended well, as Unix time; silence is what its alert looks for.",
     ["task"],
+    multiprocess_mode="livemax",
 )
 
 

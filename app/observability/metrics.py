@@ -1,7 +1,8 @@
 """RED metrics of the HTTP API, and the page from which Prometheus reads every metric of the process.
 
 Owns: http_requests_total, http_request_duration_seconds, http_requests_in_progress,
-http_request_size_bytes, http_response_size_bytes, build_info, telemetry_dropped_total, GET /metrics.
+http_request_size_bytes, http_response_size_bytes, build_info, telemetry_dropped_total,
+error_reports_suppressed_total, GET /metrics.
 
 A label is a route template, a known method or a status code; never a path, an id or anything else that
 a client may invent. While a sampled trace is current, the request's count and duration carry its id as
@@ -11,7 +12,6 @@ Must never cost more because there are more routes, and never block the event lo
 """
 
 import gzip
-import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -19,20 +19,19 @@ from typing import TYPE_CHECKING, Final
 from fastapi import FastAPI
 from prometheus_client import (
     REGISTRY,
-    CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.observability.cardinality import fold
 from app.observability.context import (
     UNMATCHED_ROUTE,
     ServiceSettings,
@@ -40,6 +39,7 @@ from app.observability.context import (
     is_operational,
     route_template,
 )
+from app.observability.shared_metrics import is_shared, shared_registry
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -73,12 +73,16 @@ BUILD_INFO = Gauge(
     "build_info",
     "Always 1; the labels say what runs.",
     ["version", "commit", "environment"],
-    multiprocess_mode="mostrecent",
+    multiprocess_mode="livemostrecent",
 )
 TELEMETRY_DROPPED = Counter(
     "telemetry_dropped_total",
     "Log lines, spans and error reports that were lost in this process.",
     ["signal"],
+)
+ERROR_REPORTS_SUPPRESSED = Counter(
+    "error_reports_suppressed_total",
+    "Error reports that were not made because there were enough of their kind in that minute.",
 )
 
 
@@ -111,6 +115,7 @@ def publish_build_info(settings: ServiceSettings) -> None:
 
 _EXCHANGE: Final = "glasshouse.metrics"
 _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+_OTHER_METHOD: Final = "OTHER"
 _CLIENT_CLOSED_REQUEST: Final = "499"  # nginx's
 _FAILED: Final = "500"
 
@@ -190,20 +195,28 @@ class _Observed:
             raise
 
 
+_MAX_HANDLERS: Final = 500
+_MAX_STATUSES: Final = 60
+"""HTTP defines about as many; the code chooses the routes and the statuses, and no type closes them."""
+
+
 @lru_cache(maxsize=4096)
 def _series(method: str, handler: str, status: str) -> tuple[Counter, Histogram]:
+    handler = fold("http_requests_total", "handler", handler, limit=_MAX_HANDLERS)
+    status = fold("http_requests_total", "status", status, limit=_MAX_STATUSES)
     return REQUESTS.labels(method, handler, status), DURATION.labels(method, handler, status)
 
 
 @lru_cache(maxsize=1024)
 def _sizes(handler: str) -> tuple[Histogram, Histogram]:
+    handler = fold("http_requests_total", "handler", handler, limit=_MAX_HANDLERS)
     return REQUEST_SIZE.labels(handler), RESPONSE_SIZE.labels(handler)
 
 
 def _count_and_time(info: Info) -> None:
     scope = info.request.scope
     exchange: _Exchange = scope[_EXCHANGE]
-    method = info.method if info.method in _METHODS else "OTHER"
+    method = info.method if info.method in _METHODS else _OTHER_METHOD
     status = info.modified_status
     if exchange.gone:
         status = _CLIENT_CLOSED_REQUEST
@@ -239,26 +252,14 @@ def _announced(scope: "Scope") -> int:
 def metrics_page(request: Request) -> Response:
     """Return all metrics, in the format and encoding that the scraper asked for.
 
-    Exemplars exist in OpenMetrics only. The page is compressed at level 1: level 9 costs ten times the
+    Exemplars exist in OpenMetrics only, and not where several workers share the page (see
+    shared_metrics.py). The page is compressed at level 1: level 9 costs ten times the
     time for a tenth of the size.
     """
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    body = encode(_registry())
+    body = encode(shared_registry() if is_shared() else REGISTRY)
     headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
         body = gzip.compress(body, compresslevel=1)
         headers["Content-Encoding"] = "gzip"
     return Response(body, headers=headers)
-
-
-def _registry() -> CollectorRegistry:
-    """Return the metrics of this process, or of all worker processes in multiprocess mode.
-
-    That mode (PROMETHEUS_MULTIPROC_DIR) loses exemplars and process_* metrics: prefer one process per
-    container.
-    """
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return REGISTRY
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library's
-    return registry

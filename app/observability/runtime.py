@@ -2,7 +2,8 @@
 
 Owns `event_loop_lag_seconds`, `asyncio_tasks`, `python_threads` and `process_uptime_seconds`. CPU, memory,
 file descriptors and garbage collection (`process_*`, `python_gc_*`) come from prometheus_client's default
-collectors, which register themselves on import (`process_*` on Linux only).
+collectors, which register themselves on import (`process_*` on Linux only). Where several workers share
+a page, tasks and threads are sums over them, and the uptime is the youngest worker's.
 
 Must never become the load it measures: one timer, twice a second.
 """
@@ -24,10 +25,16 @@ event_loop_lag = Histogram(
     # the loop by mistake costs 0.35 s, a blocking network call a second or more.
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-asyncio_tasks = Gauge("asyncio_tasks", "Unfinished asyncio tasks.")
-python_threads = Gauge("python_threads", "Live threads of the Python interpreter.")
+asyncio_tasks = Gauge("asyncio_tasks", "Unfinished asyncio tasks.", multiprocess_mode="livesum")
+python_threads = Gauge(
+    "python_threads", "Live threads of the Python interpreter.", multiprocess_mode="livesum"
+)
 python_threads.set_function(threading.active_count)
-process_uptime = Gauge("process_uptime_seconds", "Time since this process loaded the application.")
+process_uptime = Gauge(
+    "process_uptime_seconds",
+    "Time since this process loaded the application.",
+    multiprocess_mode="livemin",
+)
 process_uptime.set_function(lambda: time.monotonic() - _STARTED)
 
 
@@ -50,3 +57,6 @@ async def _measure(interval: float) -> None:
         await asyncio.sleep(interval)
         event_loop_lag.observe(max(0.0, loop.time() - due))
         asyncio_tasks.set(len(asyncio.all_tasks()))
+        # For a page that workers share: it reads values from files and calls no function.
+        python_threads.set(threading.active_count())
+        process_uptime.set(time.monotonic() - _STARTED)

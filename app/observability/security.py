@@ -29,7 +29,11 @@ _ORDINARY = frozenset({"logout", "data_exported", "account_erased"})
 
 auth_attempts = Counter("auth_attempts_total", "Attempts to authenticate, by result.", ["result"])
 auth_lockouts = Counter("auth_lockouts_total", "Accounts locked after repeated failures.")
-auth_sessions = Gauge("auth_sessions_active", "Sessions that are neither expired nor revoked.")
+auth_sessions = Gauge(
+    "auth_sessions_active",
+    "Sessions that are neither expired nor revoked.",
+    multiprocess_mode="livemostrecent",
+)
 rate_limit_hits = Counter("rate_limit_hits_total", "Requests refused by a rate limit.", ["scope"])
 security_events = Counter("security_events_total", "Events worth a look in an audit.", ["event"])
 for _result in get_args(AuthResult):

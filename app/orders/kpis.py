@@ -22,6 +22,7 @@ orders_current = Gauge(
     "orders_current",
     "Orders by status, sampled from the database by the worker.",
     ["status"],
+    multiprocess_mode="livemostrecent",
 )
 for _currency in Currency:
     orders_created_total.labels(_currency)

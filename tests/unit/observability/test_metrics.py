@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +12,16 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from starlette.responses import Response
 from starlette.types import Message
 
-from app.observability import context, metrics
+from app.observability import cardinality, context, metrics
 from app.observability.metrics import (
     MetricsSettings,
     instrument_metrics,
     telemetry_dropped,
 )
+from app.observability.shared_metrics import VARIABLE, prepare
 
 SETTINGS = MetricsSettings(service_version="9.9.9", git_commit="abc1234", environment="test")
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -299,3 +302,46 @@ def test_lost_telemetry_is_counted_from_zero() -> None:
     lost(3)
 
     assert value("telemetry_dropped_total", signal="carrier-pigeons") == 3
+
+
+def test_routes_and_statuses_beyond_what_a_service_has_are_folded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cardinality, "_known", {})
+    monkeypatch.setattr(metrics, "_MAX_HANDLERS", 3)
+    monkeypatch.setattr(metrics, "_MAX_STATUSES", 2)
+    app = FastAPI()
+    for number in range(6):
+        app.add_api_route(
+            f"/route/{number}", lambda number=number: Response(status_code=200 + number)
+        )
+    instrument_metrics(app, SETTINGS)
+    folded = {"metric": "http_requests_total"}
+    before = value("metrics_label_values_folded_total", label="status", **folded)
+
+    with TestClient(app) as client:
+        for _ in range(2):
+            for number in range(6):
+                client.get(f"/route/{number}")
+
+    assert counted() == {
+        ("GET", "/route/0", "200"): 2,
+        ("GET", "/route/1", "201"): 2,
+        ("GET", "/route/2", "other"): 2,
+        ("GET", "other", "other"): 6,
+    }
+    assert value("http_request_size_bytes_count", handler="other") == 6
+    assert value("metrics_label_values_folded_total", label="status", **folded) > before
+
+
+def test_the_page_of_several_workers_is_read_from_their_files(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+
+    page = client.get("/metrics")
+
+    assert page.status_code == 200
+    assert "python_info" in page.text
+    assert "build_info" not in page.text, "no worker has written a file"
