@@ -60,7 +60,7 @@ format: install-dev ## Format the code and repair what ruff can repair.
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
 
-lock: ## Resolve pyproject.toml into the two locks, keeping the versions that still fit; UPGRADE=1 takes the newest.
+lock: ## Resolve pyproject.toml into the locks, keeping the versions that still fit; UPGRADE=1 takes the newest.
 	@sh deploy/local/lock.sh
 
 image: ## Build the container image: make image IMAGE=registry.example/glasshouse:1.2.3
@@ -72,5 +72,5 @@ clean: ## Remove what running and testing left behind, the local databases inclu
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
 	find app deploy migrations sandbox tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-clean-env: ## Remove .venv; the next command makes it anew.
-	rm -rf .venv
+clean-env: ## Remove .venv (and that of the tests' error tracker); the next command makes it anew.
+	rm -rf .venv .venv-bugsink

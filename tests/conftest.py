@@ -22,6 +22,7 @@ import redis
 from loguru import logger
 from sqlalchemy import make_url
 
+from tests.bugsink import INSTALL_SECONDS, BugsinkServer, Tracker
 from tests.tools import (
     PostgresServer,
     RedisServer,
@@ -43,6 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_RUN] = os.getpid(), Path(tempfile.gettempdir()) / name
     else:
         config.stash[_RUN] = workerinput["run_owner"], Path(workerinput["run_directory"])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the test that happens to install bugsink, or waits for it, take the time of that as well."""
+    for item in items:
+        if "bugsink" in getattr(item, "fixturenames", ()):
+            seconds = INSTALL_SECONDS + float(config.getini("timeout"))
+            item.add_marker(pytest.mark.timeout(seconds))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -130,6 +139,14 @@ def private_redis(pytestconfig: pytest.Config) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def bugsink(pytestconfig: pytest.Config) -> Iterator[Tracker]:
+    """The API of a Sentry-compatible server; ask it for a project of your own."""
+    tracker = Tracker(_shared(pytestconfig, BugsinkServer, "bugsink"))
+    yield tracker
+    tracker.close()
 
 
 @pytest.fixture(autouse=True)

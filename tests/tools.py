@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 import redis
@@ -45,9 +45,13 @@ def require_tool(name: str) -> Path:
         return Path(found)  # as found: redis-server is a link whose name says what it does
     for candidate in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True):
         return candidate
-    reason = (
+    return skip_or_fail(
         f"{name} is not installed; install it, or leave it to CI (REQUIRE_TOOLS=1 makes this fail)"
     )
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """End a test for which something is missing: skipped, or failed where REQUIRE_TOOLS=1."""
     if os.environ.get("REQUIRE_TOOLS") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -18,8 +18,10 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import sentry_sdk
@@ -35,7 +37,7 @@ from app.observability.context import (
     current_context,
     current_trace_ids,
 )
-from app.observability.redaction import redact
+from app.observability.redaction import redact, redact_text
 
 if TYPE_CHECKING:
     from sentry_sdk._types import Event, Hint
@@ -45,6 +47,8 @@ MAX_REPORTS_PER_MINUTE = 10
 """Of one kind. Building a report takes 2 to 3 ms and servers are paid by the report: neither must grow
 with an outage."""
 MAX_REPORTS_PER_MINUTE_IN_ALL = 100
+MAX_MESSAGE = 4096
+"""Characters of an exception's message that are sent."""
 _MAX_TRAILS = 1024  # requests with breadcrumbs that are remembered at a time
 
 
@@ -62,9 +66,10 @@ class ErrorTrackingSettings(ServiceSettings):
             return None
         try:
             Dsn(value.get_secret_value())
-        except (BadDsn, ValueError) as error:
+        except (BadDsn, ValueError):
+            # What is wrong with it is not said: the SDK's words for that repeat parts of it.
             raise ValueError(
-                f"is malformed ({error}); it looks like https://PUBLIC_KEY@HOST/PROJECT_ID"
+                "is malformed; it looks like https://PUBLIC_KEY@HOST/PROJECT_ID"
             ) from None
         return value
 
@@ -77,6 +82,10 @@ class BoundedTransport(HttpTransport):
 
     TIMEOUT = 5
     on_drop: Callable[[int], None] | None = None
+
+    def _get_pool_options(self) -> dict[str, Any]:
+        # urllib3 tries three times more, without a pause and with a warning for each.
+        return {**super()._get_pool_options(), "retries": False}
 
     def on_dropped_event(self, _reason: str) -> None:
         """Count one lost report: the queue is full, the server is down, refuses it or limits us."""
@@ -114,13 +123,16 @@ def setup_error_tracking(
         enable_backpressure_handling=False,
         include_local_variables=False,
         max_request_body_size="never",
-        max_value_length=4096,
+        max_value_length=2 * MAX_MESSAGE,  # cut by us, after what is secret was taken out
         event_scrubber=EventScrubber(recursive=True),
-        in_app_include=["app"],
+        # Code of ours is what lies in our package: by default it is all below the working directory,
+        # which code that SQLAlchemy generates says of itself.
+        in_app_include=[__name__.partition(".")[0]],
+        project_root=str(Path(__file__).resolve().parents[1]),
         propagate_traces=False,
         spotlight=False,
         debug=False,
-        before_send=_Finisher(settings.otel_service_name),
+        before_send=_Finisher(settings.otel_service_name, on_drop or (lambda _: None)),
     )
     used = sentry_sdk.get_client().transport
     if isinstance(used, BoundedTransport):
@@ -181,22 +193,24 @@ class _Allowance:
         self._used: Counter[str] = Counter()
         self._in_all = 0
         self._ends = 0.0
+        self._lock = threading.Lock()
 
     def take(self, kind: str) -> bool:
         now = time.monotonic()
-        if now >= self._ends:
-            self._used.clear()
-            self._in_all = 0
-            self._ends = now + 60
-        self._used[kind] += 1
-        if (
-            self._used[kind] <= MAX_REPORTS_PER_MINUTE
-            and self._in_all < MAX_REPORTS_PER_MINUTE_IN_ALL
-        ):
-            self._in_all += 1
-            return True
-        self._on_suppress(1)
-        return False
+        with self._lock:
+            if now >= self._ends:
+                self._used.clear()
+                self._in_all = 0
+                self._ends = now + 60
+            self._used[kind] += 1
+            taken = (
+                self._used[kind] <= MAX_REPORTS_PER_MINUTE
+                and self._in_all < MAX_REPORTS_PER_MINUTE_IN_ALL
+            )
+            self._in_all += taken
+        if not taken:
+            self._on_suppress(1)
+        return taken
 
 
 _allowance = _Allowance(lambda _: None)
@@ -255,10 +269,18 @@ def _trail_of(context: RequestContext | None) -> list[dict[str, Any]]:
 class _Finisher:
     """The last hand on every event: identity in, secrets out."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, on_drop: Callable[[int], None]) -> None:
         self._service = service
+        self._on_drop = on_drop
 
-    def __call__(self, event: "Event", _hint: "Hint") -> "Event":
+    def __call__(self, event: "Event", _hint: "Hint") -> "Event | None":
+        try:
+            return self._finished(event)
+        except Exception:  # noqa: BLE001 - what could not be scrubbed is not sent, but counted
+            self._on_drop(1)
+            return None
+
+    def _finished(self, event: "Event") -> "Event":
         context = current_context()
         tags = {"service": self._service, **cast("dict[str, str]", event.get("tags") or {})}
         if context is not None:
@@ -266,9 +288,10 @@ class _Finisher:
             tags.setdefault("route", context.handler)
             event["user"] = {"id": context.user_id} if context.user_id else {}
             if context.database.describe is not None:
-                event.setdefault("contexts", {}).setdefault(
-                    "database", dict(context.database.describe())
-                )
+                with suppress(Exception):  # a report without it is better than none
+                    event.setdefault("contexts", {}).setdefault(
+                        "database", dict(context.database.describe())
+                    )
         # In place of the SDK's own breadcrumbs, which all requests share.
         event["breadcrumbs"] = {"values": _trail_of(context)}
         event["tags"] = {name: value for name, value in tags.items() if value}
@@ -302,7 +325,7 @@ def _scrub(event: "Event") -> None:
         part.pop(unwanted, None)
     for error in (part.get("exception") or {}).get("values") or ():
         # The frames are left alone: they are source code, and they would use up redact's allowance.
-        error["value"] = redact(error.get("value"))
+        error["value"] = redact_text(str(error.get("value") or ""), MAX_MESSAGE)
     for name in part.keys() - _HARMLESS:
         part[name] = redact(part[name])
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Resolves pyproject.toml into requirements.lock (the service) and requirements-dev.lock (and its checks).
+# Resolves pyproject.toml into requirements.lock (the service), requirements-dev.lock (and its checks) and
+# tests/requirements-bugsink.lock (the error tracker of the tests, which has an environment of its own).
 #
 # Run by: `make lock`. Checked by: `make lint-locks` (deploy/local/locks.py).
 # One resolution for every platform and every Python since 3.11, with hashes and without an index address:
@@ -17,20 +18,23 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+mkdir "$work/tests"
 cp pyproject.toml requirements.lock requirements-dev.lock "$work/"
+cp tests/requirements-bugsink.lock "$work/tests/"
 
-# resolve OUTPUT [OPTION...]: in the copy, so that a failure leaves the locks as they were.
+# resolve OUTPUT SOURCE...: in the copy, so that a failure leaves the locks as they were.
 resolve() {
     output=$1
     shift
     (cd "$work" && venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --no-emit-find-links --no-annotate --no-header ${UPGRADE:+--upgrade} \
-        pyproject.toml --output-file "$output" "$@" >/dev/null)
+        --output-file "$output" "$@" >/dev/null)
 }
-resolve requirements.lock
-resolve requirements-dev.lock --group dev --constraint requirements.lock
+resolve requirements.lock pyproject.toml
+resolve requirements-dev.lock pyproject.toml --group dev --constraint requirements.lock
+resolve tests/requirements-bugsink.lock --group bugsink
 
-for lock in requirements.lock requirements-dev.lock; do
+for lock in requirements.lock requirements-dev.lock tests/requirements-bugsink.lock; do
     { printf '%s\n' "$HEADER" && grep -v '^#' "$work/$lock"; } >"$work/$lock.complete"
     mv "$work/$lock.complete" "$lock"
 done

@@ -1,4 +1,4 @@
-"""`make lint-locks`: do the two locks fit pyproject.toml, and can they be installed as they stand?
+"""`make lint-locks`: do the locks fit pyproject.toml, and can they be installed as they stand?
 
 A lock is stale when a dependency was added or its range moved without `make lock`; it is unsafe without
 hashes, and it works in one place only when it names an index. All of that can be seen without a network.
@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 RUNTIME = Path("requirements.lock")
 DEVELOPMENT = Path("requirements-dev.lock")
+BUGSINK = Path("tests/requirements-bugsink.lock")
 
 _ADDRESS = re.compile(r"://|^\s*-(?:-index-url|-extra-index-url|-find-links|i\b|f\b)", re.MULTILINE)
 
@@ -66,6 +67,15 @@ def complaints_about_lock(name: str, lock: str, wanted: Sequence[str]) -> Iterat
                 yield f"{name} has {requirement.name} {pin.version}, pyproject.toml wants {text}"
 
 
+def complaints_about_bugsink(lock: str, project: Mapping[str, object]) -> Iterator[str]:
+    """Yield a sentence for each thing that is wrong with the lock of the tests' error tracker."""
+    match project:
+        case {"dependency-groups": {"bugsink": [*wanted]}}:
+            yield from complaints_about_lock(str(BUGSINK), lock, wanted)
+        case _:
+            yield "pyproject.toml lacks dependency-groups.bugsink"
+
+
 def complaints(runtime: str, development: str, project: Mapping[str, object]) -> Iterator[str]:
     """Yield a sentence for each thing that is wrong with the two locks of a parsed pyproject.toml."""
     match project:
@@ -86,13 +96,11 @@ def complaints(runtime: str, development: str, project: Mapping[str, object]) ->
 
 def main() -> int:
     """Check the locks in the current directory; return the exit code."""
-    found = list(
-        complaints(
-            RUNTIME.read_text("utf-8"),
-            DEVELOPMENT.read_text("utf-8"),
-            tomllib.loads(Path("pyproject.toml").read_text("utf-8")),
-        )
-    )
+    project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))
+    found = [
+        *complaints(RUNTIME.read_text("utf-8"), DEVELOPMENT.read_text("utf-8"), project),
+        *complaints_about_bugsink(BUGSINK.read_text("utf-8"), project),
+    ]
     for complaint in found:
         print(f"{complaint}; run `make lock`", file=sys.stderr)
     if found:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.locks import complaints, complaints_about_lock
+from deploy.local.locks import complaints, complaints_about_bugsink, complaints_about_lock
 
 HASH = f"--hash=sha256:{'0' * 64}"
 PINS = f"alpha==1.2.0 \\\n    {HASH}\nbeta-tool==2.0rc1 ; sys_platform == 'linux' \\\n    {HASH}\n"
@@ -53,11 +53,19 @@ def test_the_locks_must_agree_so_that_tests_run_on_what_is_deployed() -> None:
     ]
 
 
-def test_a_project_without_the_two_lists_is_refused() -> None:
+def test_a_project_without_the_lists_is_refused() -> None:
     assert len(list(complaints(PINS, PINS, {"project": {}}))) == 1
+    assert len(list(complaints_about_bugsink(PINS, PROJECT))) == 1
+
+
+def test_the_lock_of_the_tests_error_tracker_is_checked_like_the_others() -> None:
+    project = {"dependency-groups": {"bugsink": ["alpha~=1.3"]}}
+    assert list(complaints_about_bugsink(PINS, project)) == [
+        "tests/requirements-bugsink.lock has alpha 1.2.0, pyproject.toml wants alpha~=1.3"
+    ]
 
 
 def test_the_locks_of_this_repository_say_how_they_are_made() -> None:
     root = Path(__file__).parents[3]
-    for name in ("requirements.lock", "requirements-dev.lock"):
+    for name in ("requirements.lock", "requirements-dev.lock", "tests/requirements-bugsink.lock"):
         assert (root / name).read_text("utf-8").startswith("# Written by `make lock`")

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,15 +22,22 @@ from pydantic import SecretStr, ValidationError
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 
-from app.observability.context import RequestContext, bind_context, use_trace_source
+from app.observability.context import (
+    DatabaseUse,
+    RequestContext,
+    bind_context,
+    use_trace_source,
+)
 from app.observability.error_tracking import (
     MAX_BREADCRUMBS,
     MAX_REPORTS_PER_MINUTE,
+    MAX_REPORTS_PER_MINUTE_IN_ALL,
     BoundedTransport,
     ErrorTrackingSettings,
     add_breadcrumb,
     flush_errors,
     report_exception,
+    report_warning,
     setup_error_tracking,
 )
 from app.observability.redaction import REDACTED
@@ -59,10 +65,16 @@ def settings(dsn: str | None = "https://key@tracker.test/1") -> ErrorTrackingSet
 
 
 @pytest.fixture
-def events() -> Iterator[list[Any]]:
+def suppressed() -> list[int]:
+    """What `on_suppress` was told during the test."""
+    return []
+
+
+@pytest.fixture
+def events(suppressed: list[int]) -> Iterator[list[Any]]:
     """The events that were sent during the test."""
     mailbox = Mailbox()
-    setup_error_tracking(settings(), transport=mailbox)
+    setup_error_tracking(settings(), transport=mailbox, on_suppress=suppressed.append)
     yield mailbox.events
     setup_error_tracking(settings(None))
     use_trace_source(lambda: ("", ""))
@@ -257,22 +269,126 @@ def test_an_error_that_is_an_answer_to_the_client_is_not_reported(events: list[A
     assert len(events) == 1
 
 
+class Clock:
+    """The time by which the allowance goes."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that stands still until it is set."""
+    clock = Clock()
+    monkeypatch.setattr("app.observability.error_tracking.time", clock)
+    return clock
+
+
 def test_an_outage_makes_a_bounded_number_of_reports_of_each_kind(
-    events: list[Any], monkeypatch: pytest.MonkeyPatch
+    events: list[Any], suppressed: list[int], clock: Clock
 ) -> None:
-    now = 1000.0
-    monkeypatch.setattr(
-        "app.observability.error_tracking.time", SimpleNamespace(monotonic=lambda: now)
-    )
     for _ in range(MAX_REPORTS_PER_MINUTE + 50):
         report_exception(raised(ConnectionError("database is down")), route="/v1/orders")
     report_exception(raised(ConnectionError("database is down")), route="/v1/users")
     report_exception(raised(ValueError("something else")), route="/v1/orders")
 
     assert len(events) == MAX_REPORTS_PER_MINUTE + 2
-    now += 60
+    assert sum(suppressed) == 50
+    clock.now += 60
     report_exception(raised(ConnectionError("database is down")), route="/v1/orders")
     assert len(events) == MAX_REPORTS_PER_MINUTE + 3
+    assert sum(suppressed) == 50
+
+
+def test_all_kinds_together_make_a_bounded_number_of_reports(
+    events: list[Any], suppressed: list[int], clock: Clock
+) -> None:
+    kinds = MAX_REPORTS_PER_MINUTE_IN_ALL + 20
+    for number in range(kinds):
+        report_exception(raised(ValueError("boom")), route=f"/v1/{number}")
+    report_warning("slow", fingerprint=["slow"])
+
+    assert len(events) == MAX_REPORTS_PER_MINUTE_IN_ALL
+    assert sum(suppressed) == 21
+    clock.now += 60
+    report_warning("slow", fingerprint=["slow"])
+    assert len(events) == MAX_REPORTS_PER_MINUTE_IN_ALL + 1
+
+
+def test_what_is_suppressed_and_what_is_made_add_up_whatever_thread_reports(
+    events: list[Any], suppressed: list[int], clock: Clock
+) -> None:
+    def fail(route: str) -> None:
+        for _ in range(MAX_REPORTS_PER_MINUTE * 2):
+            report_exception(raised(ValueError("boom")), route=route)
+
+    threads = [threading.Thread(target=fail, args=(f"/v1/{n % 2}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(events) + sum(suppressed) == MAX_REPORTS_PER_MINUTE * 2 * len(threads)
+
+
+def test_a_warning_is_one_issue_whatever_it_says_and_carries_its_details(
+    events: list[Any], suppressed: list[int], clock: Clock
+) -> None:
+    with bind_context(RequestContext("request-1", "/v1/orders", "user-1")):
+        for number in range(MAX_REPORTS_PER_MINUTE + 5):
+            report_warning(
+                f"Slow statement number {number} of ada@example.com",
+                fingerprint=["slow statement", "SELECT orders"],
+                contexts={"database": {"duration_ms": 900.0, "password": "hunter2"}},
+                operation="SELECT",
+            )
+
+    assert len(events) == MAX_REPORTS_PER_MINUTE
+    assert sum(suppressed) == 5
+    assert {tuple(event["fingerprint"]) for event in events} == {
+        ("slow statement", "SELECT orders")
+    }
+    event = events[0]
+    assert event["level"] == "warning"
+    assert event["message"] == f"Slow statement number 0 of {REDACTED}"
+    assert event["contexts"]["database"] == {"duration_ms": 900.0, "password": REDACTED}
+    assert event["transaction"] == "/v1/orders"
+    assert event["user"] == {"id": "user-1"}
+    assert event["tags"] == {
+        "service": "glasshouse",
+        "request_id": "request-1",
+        "route": "/v1/orders",
+        "operation": "SELECT",
+    }
+    assert "exception" not in event
+
+
+def test_a_report_tells_the_latest_statement_unless_it_brings_another(events: list[Any]) -> None:
+    use = DatabaseUse(describe=lambda: {"query": "SELECT 1", "pool_active": 3})
+    with bind_context(RequestContext("request-1", database=use)):
+        report_exception(raised(ValueError("boom")))
+        report_warning("slow", fingerprint=["slow"], contexts={"database": {"query": "SELECT 2"}})
+    with bind_context(RequestContext("request-2")):
+        report_exception(raised(ValueError("boom")))
+
+    assert [event["contexts"].get("database") for event in events] == [
+        {"query": "SELECT 1", "pool_active": 3},
+        {"query": "SELECT 2"},
+        None,
+    ]
+
+
+def test_a_statement_that_cannot_be_described_costs_the_report_nothing(events: list[Any]) -> None:
+    def broken() -> dict[str, object]:
+        raise RuntimeError("no pool")
+
+    with bind_context(RequestContext("request-1", database=DatabaseUse(describe=broken))):
+        report_exception(raised(ValueError("boom")))
+
+    assert [event["exception"]["values"][0]["type"] for event in events] == ["ValueError"]
 
 
 def test_nothing_of_the_sdk_is_patched_in(events: list[Any]) -> None:
@@ -423,12 +539,13 @@ def test_the_end_of_the_process_sends_what_is_waiting() -> None:
 
 
 @pytest.mark.usefixtures("direct")
-def test_lost_reports_are_counted() -> None:
+def test_lost_reports_are_counted_and_those_that_were_not_made_are_counted_apart() -> None:
     lost: list[int] = []
+    suppressed: list[int] = []
     with dead_server("refusing") as dsn:
-        setup_error_tracking(settings(dsn), on_drop=lost.append)
+        setup_error_tracking(settings(dsn), on_drop=lost.append, on_suppress=suppressed.append)
         for _ in range(MAX_REPORTS_PER_MINUTE + 3):
             report_exception(raised(ValueError("boom")))
         flush_errors(60)
 
-    assert sum(lost) == MAX_REPORTS_PER_MINUTE + 3
+    assert (sum(lost), sum(suppressed)) == (MAX_REPORTS_PER_MINUTE, 3)
