@@ -2,11 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
 
 from app.errors import install_error_handlers, problem_responses
+from app.infrastructure.audit import record_use
+from app.infrastructure.audit_configuration import recording_configuration
 from app.infrastructure.cache import create_cache
 from app.infrastructure.database import Database, install_database_errors
 from app.infrastructure.migrations import check_applied
@@ -15,10 +18,14 @@ from app.infrastructure.redis import RedisConnection, connect_redis
 from app.infrastructure.shutdown import drain_on_sigterm
 from app.infrastructure.web import allow_origins, limit_bodies, send_security_headers
 from app.observability.context import identify_requests
+from app.observability.database import instrument_database
+from app.observability.error_tracking import report_warning
 from app.observability.exceptions import instrument_exceptions
 from app.observability.health import Check, Health, disk_space_check, install_health_routes
 from app.observability.logs import instrument_access_log
 from app.observability.metrics import instrument_metrics
+from app.observability.profiling import install_profiling_routes
+from app.observability.query_plans import QueryPlans
 from app.observability.security import count_denied_operations
 from app.observability.tracing import instrument_tracing, trace_engine
 from app.orders import routes as orders_routes
@@ -41,12 +48,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # What the routes stand on
     database = Database(settings)
     redis = connect_redis(settings)
+    plans = QueryPlans(database.engine, settings, on_finding=report_warning)
     provider = PaymentProvider(settings)
     health = Health(_checks(database, redis, provider))
     app = FastAPI(
         title="Glasshouse",
         version=settings.service_version,
-        lifespan=_lifespan(settings, telemetry, database, redis, provider, health),
+        lifespan=_lifespan(settings, telemetry, database, plans, redis, provider, health),
         responses=problem_responses(400, 413, 422, 500, 503),
     )
     app.state.settings = settings
@@ -65,6 +73,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(orders_routes.router)
     app.include_router(payments_routes.router)
     install_health_routes(app, health, settings, on_denied=count_denied_operations)
+    install_profiling_routes(
+        app,
+        settings,
+        on_denied=count_denied_operations,
+        on_use=partial(record_use, database),
+        is_ending=lambda: health.draining,
+    )
 
     # What every request passes, from the innermost layer to the outermost
     instrument_exceptions(app)
@@ -73,12 +88,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     limit_bodies(app, settings)
     allow_origins(app, settings)
     send_security_headers(app)
-    instrument_access_log(app)
+    instrument_access_log(app, settings)
     instrument_metrics(app, settings)
     instrument_tracing(app, telemetry.tracing)
     identify_requests(app)
 
     trace_engine(database.engine)
+    instrument_database(database.engine, settings, on_finding=report_warning, explain=plans.explain)
     return app
 
 
@@ -101,6 +117,7 @@ def _lifespan(
     settings: Settings,
     telemetry: Telemetry,
     database: Database,
+    plans: QueryPlans,
     redis: RedisConnection | None,
     provider: PaymentProvider,
     health: Health,
@@ -111,9 +128,18 @@ def _lifespan(
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(telemetry.running())
             stack.push_async_callback(database.dispose)
+            await stack.enter_async_context(plans.running())
             stack.push_async_callback(provider.aclose)
             if redis is not None:
                 stack.push_async_callback(redis.aclose)
+            await stack.enter_async_context(
+                recording_configuration(
+                    database,
+                    settings,
+                    service=settings.otel_service_name,
+                    key=settings.secret_key,
+                )
+            )
             await stack.enter_async_context(health.keep_fresh())
             stack.enter_context(drain_on_sigterm(health, settings))
             health.mark_started()

@@ -7,16 +7,19 @@ sentence that names the variable and never repeats a value, which may be a secre
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from app.infrastructure.audit_chain import AuditSettings
 from app.infrastructure.broker import BrokerSettings
 from app.infrastructure.cache import CacheSettings
 from app.infrastructure.database import DatabaseSettings
 from app.infrastructure.rate_limit import RateLimitSettings
 from app.infrastructure.shutdown import ShutdownSettings
 from app.infrastructure.web import WebSettings
+from app.observability.database import DatabaseInsightSettings
 from app.observability.error_tracking import ErrorTrackingSettings
 from app.observability.health import HealthSettings
 from app.observability.logs import LogSettings
 from app.observability.metrics import MetricsSettings
+from app.observability.query_plans import QueryPlanSettings
 from app.observability.tracing import TracingSettings
 from app.payments.provider import DEFAULT_PROVIDER_URL, ProviderSettings
 from app.users.tokens import DEFAULT_SECRET_KEY, TokenSettings
@@ -27,14 +30,17 @@ class SettingsError(Exception):
 
 
 class Settings(
+    AuditSettings,
     BrokerSettings,
     CacheSettings,
+    DatabaseInsightSettings,
     DatabaseSettings,
     ErrorTrackingSettings,
     HealthSettings,
     LogSettings,
     MetricsSettings,
     ProviderSettings,
+    QueryPlanSettings,
     RateLimitSettings,
     ShutdownSettings,
     TokenSettings,
@@ -53,6 +59,9 @@ class Settings(
 
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port of the API.")
+    web_concurrency: int = Field(
+        1, ge=1, le=64, description="Processes that serve the API on its one port."
+    )
     worker_metrics_port: int = Field(
         8002, ge=1, le=65535, description="Port of the worker's metrics."
     )

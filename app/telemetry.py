@@ -14,7 +14,7 @@ from app.observability.exceptions import (
     use_reporter,
 )
 from app.observability.logs import flush_logs, setup_logs
-from app.observability.metrics import telemetry_dropped
+from app.observability.metrics import ERROR_REPORTS_SUPPRESSED, telemetry_dropped
 from app.observability.runtime import monitor_event_loop
 from app.observability.tracing import Tracing, fail_span, setup_tracing
 from app.settings import Settings
@@ -37,7 +37,11 @@ class Telemetry:
         """Start them: logs first, since the others log."""
         setup_logs(settings, on_drop=telemetry_dropped("logs"))
         self.tracing: Tracing = setup_tracing(settings, on_drop=telemetry_dropped("traces"))
-        setup_error_tracking(settings, on_drop=telemetry_dropped("errors"))
+        setup_error_tracking(
+            settings,
+            on_drop=telemetry_dropped("errors"),
+            on_suppress=ERROR_REPORTS_SUPPRESSED.inc,
+        )
         use_reporter(_report)
         self._uninstall_hooks: Callable[[], None] = install_exception_hooks()
 

@@ -9,11 +9,15 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import FastAPI
 from loguru import logger
 
 from app.infrastructure import outbox
+from app.infrastructure.audit import record_use
+from app.infrastructure.audit_chain import SEAL_BATCH, audit_keys, sample_unsealed, seal
+from app.infrastructure.audit_configuration import recording_configuration
 from app.infrastructure.broker import Broker, create_broker
 from app.infrastructure.database import Database
 from app.infrastructure.idempotency import purge_expired
@@ -22,6 +26,8 @@ from app.infrastructure.redis import connect_redis
 from app.infrastructure.shutdown import drain_on_sigterm
 from app.observability.business import set_active_users
 from app.observability.context import identify_requests
+from app.observability.database import instrument_database
+from app.observability.error_tracking import report_warning
 from app.observability.exceptions import instrument_exceptions, record_exception
 from app.observability.health import Check, Health, install_health_routes
 from app.observability.jobs import (
@@ -32,6 +38,8 @@ from app.observability.jobs import (
     run_job,
 )
 from app.observability.metrics import instrument_metrics
+from app.observability.profiling import install_profiling_routes
+from app.observability.query_plans import QueryPlans
 from app.observability.security import count_denied_operations, set_active_sessions
 from app.observability.tracing import consume_span, trace_engine, untraced
 from app.orders import consumers as orders_consumers
@@ -69,6 +77,7 @@ class Worker:
         self._database = database
         self._provider = provider
         self._consumers = {consumer.name: consumer for consumer in CONSUMERS}
+        self._audit_keys = audit_keys(settings, settings.secret_key)
         self._slots = asyncio.Semaphore(settings.worker_concurrency)
         self._stopping = asyncio.Event()
         self._begun: set[asyncio.Task[None]] = set()
@@ -77,6 +86,7 @@ class Worker:
             Periodic("relay", self._relay, 0.2),
             Periodic("redeliver", self._redeliver, 1.0),
             Periodic("reconcile", self._reconcile, 5.0),
+            Periodic("seal", self._seal, 1.0),
             Periodic("sample", self._sample, 5.0),
             Periodic("purge", self._purge, 600.0),
         )
@@ -193,11 +203,17 @@ class Worker:
             logger.bind(type="job", task="reconcile", asked=asked).info("reconciled")
         return False
 
+    async def _seal(self) -> bool:
+        async with self._database.transaction() as session:
+            sealed = await seal(session, self._audit_keys)
+        return sealed == SEAL_BATCH
+
     async def _sample(self) -> bool:
         async with self._database.transaction() as session:
             orders_kpis.set_current(await orders.count_by_status(session))
             active, sessions = await users.count_active(session)
             outbox.set_depth(*await outbox.depth(session))
+            await sample_unsealed(session)
         for window, count in active.items():
             set_active_users(window, count)
         set_active_sessions(sessions)
@@ -231,6 +247,7 @@ def create_worker(settings: Settings | None = None) -> FastAPI:
     settings = _named_as_worker(settings or load_settings())
     telemetry = Telemetry(settings)
     database = Database(settings)
+    plans = QueryPlans(database.engine, settings, on_finding=report_warning)
     provider = PaymentProvider(settings)
     redis = connect_redis(settings)
     checks = [
@@ -248,9 +265,18 @@ def create_worker(settings: Settings | None = None) -> FastAPI:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(telemetry.running())
             stack.push_async_callback(database.dispose)
+            await stack.enter_async_context(plans.running())
             stack.push_async_callback(provider.aclose)
             if redis is not None:
                 stack.push_async_callback(redis.aclose)
+            await stack.enter_async_context(
+                recording_configuration(
+                    database,
+                    settings,
+                    service=settings.otel_service_name,
+                    key=settings.secret_key,
+                )
+            )
             worker = Worker(settings, database, provider)
             await stack.enter_async_context(worker.running())
             await stack.enter_async_context(health.keep_fresh())
@@ -261,8 +287,16 @@ def create_worker(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Glasshouse worker", lifespan=lifespan, openapi_url=None)
     app.state.health = health
     install_health_routes(app, health, settings, on_denied=count_denied_operations)
+    install_profiling_routes(
+        app,
+        settings,
+        on_denied=count_denied_operations,
+        on_use=partial(record_use, database),
+        is_ending=lambda: health.draining,
+    )
     instrument_exceptions(app)
     instrument_metrics(app, settings)
     identify_requests(app)
     trace_engine(database.engine)
+    instrument_database(database.engine, settings, on_finding=report_warning, explain=plans.explain)
     return app

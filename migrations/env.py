@@ -12,6 +12,7 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+import app.infrastructure.audit_chain
 import app.infrastructure.idempotency
 import app.infrastructure.outbox
 import app.orders.models

@@ -163,6 +163,7 @@ class Database:
 def _postgresql_engine(settings: DatabaseSettings) -> AsyncEngine:
     return create_async_engine(
         settings.database_url,
+        hide_parameters=True,  # SQLAlchemy's errors would quote them
         pool_size=settings.database_pool_size,
         max_overflow=settings.database_max_overflow,
         pool_timeout=settings.database_pool_timeout_seconds,
@@ -193,6 +194,7 @@ def _sqlite_engine(settings: DatabaseSettings) -> AsyncEngine:
     engine = create_async_engine(
         settings.database_url,
         poolclass=AsyncAdaptedQueuePool,
+        hide_parameters=True,
         pool_size=settings.database_pool_size,
         max_overflow=settings.database_max_overflow,
         pool_timeout=settings.database_pool_timeout_seconds,

@@ -40,7 +40,7 @@ class IdempotencyKeyReused(AppError):
 
 
 class IdempotencyRecord(Base):
-    """A claimed key and, once the call has succeeded, its answer."""
+    """A claimed key (its digest) and, once the call has succeeded, its answer."""
 
     __tablename__ = "idempotency_keys"
 
@@ -71,6 +71,11 @@ class IdempotencyRecord(Base):
         self.body = answer.model_dump_json()
 
 
+def stored_key(key: str) -> str:
+    """Return what is stored of a key: clients make keys of e-mail addresses, and we only compare."""
+    return hashlib.blake2b(key.encode(), digest_size=32).hexdigest()
+
+
 def fingerprint(request: BaseModel) -> str:
     """Return a digest of the validated body, so that spacing and key order do not matter."""
     return hashlib.blake2b(request.model_dump_json().encode(), digest_size=32).hexdigest()
@@ -97,7 +102,7 @@ async def claim(
     insert = (sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert)(
         IdempotencyRecord
     )
-    identity = {"owner_id": owner_id, "operation": operation, "key": key}
+    identity = {"owner_id": owner_id, "operation": operation, "key": stored_key(key)}
     await session.execute(
         delete(IdempotencyRecord).filter_by(**identity).where(IdempotencyRecord.expires_at < moment)
     )
@@ -146,7 +151,7 @@ async def run_resumable(
     all; one that is not final (`is_final`) is given, and asked for again by the next call.
     A refusal (AppError below 500) leaves the key unused; after anything else a retry resumes.
     """
-    identity = {"owner_id": owner_id, "operation": operation, "key": key}
+    identity = {"owner_id": owner_id, "operation": operation, "key": key and stored_key(key)}
     async with database.transaction() as session:
         if key is None:
             resource_id = await begin(session)

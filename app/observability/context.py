@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.observability.redaction import redact_text
+
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -141,7 +143,11 @@ def is_operational(path: str) -> bool:
 
     They would drown the users' requests, and a profile of 30 s would look like a slow answer.
     """
-    return path in {"/metrics", "/health"} or path.startswith(("/health/", "/debug/"))
+    return path in {"/metrics", "/health"} or path.startswith(("/health/", _LOOKING_INSIDE))
+
+
+_LOOKING_INSIDE = "/debug/"
+"""These have an identity all the same: the audit log tells who asked, from where, in which request."""
 
 
 def route_template(scope: "Scope") -> str:
@@ -170,13 +176,17 @@ class RequestContextMiddleware:
         self.app = app
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        if scope["type"] != "http" or is_operational(scope["path"]):
+        path: str = scope.get("path", "")
+        is_probe = is_operational(path) and not path.startswith(_LOOKING_INSIDE)
+        if scope["type"] != "http" or is_probe:
             await self.app(scope, receive, send)
             return
         request_id = ""
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _WELL_FORMED_REQUEST_ID.fullmatch(value):
-                request_id = value.decode("ascii")
+                given = value.decode("ascii")
+                # A card number and a JWT are well-formed, too.
+                request_id = given if redact_text(given) == given else ""
         context = RequestContext(request_id or new_request_id(), scope=scope)
         header = (b"x-request-id", context.request_id.encode("ascii"))
 

@@ -1,9 +1,13 @@
 """What must not leave the process: secrets and personal data, taken out of every signal.
 
 Two nets. By key: the value of `password`, `X-Api-Key` or `card_number` goes, whatever it is. By
-pattern: card numbers (Luhn), IBANs (ISO 13616, mod 97), e-mail addresses, JWTs, Authorization values,
-credentials and queries of URLs, and the values that database and validation errors quote go from any
-text. Logs, spans and error reports all pass here; where in doubt, it takes out too much.
+pattern: card numbers (Luhn), IBANs (ISO 13616, mod 97), e-mail addresses, international telephone
+numbers, JWTs, Authorization values, keys that name themselves (`tok_...`), credentials and queries of
+URLs, and the values that database and validation errors quote go from any text, also where they are
+percent-encoded, JSON-escaped or written with look-alikes. Of a path, what is neither a word nor the id
+of a known route goes. Logs, spans, error reports and the audit log all pass here; where in doubt, it
+takes out too much. What nobody can recognise, such as a password alone in a sentence, is for the
+caller to leave out; tests/contract/test_canary.py looks whether everybody does.
 
 Must never raise, never follow a structure for ever, and never be slow for the ordinary short text:
 each pattern stands behind a substring check.
@@ -12,10 +16,13 @@ each pattern stands behind a substring check.
 import hashlib
 import ipaddress
 import re
+import unicodedata
+import uuid
 from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 from itertools import combinations, islice
 from typing import Final
+from urllib.parse import unquote
 
 REDACTED: Final = "[redacted]"
 
@@ -28,10 +35,11 @@ MAX_ITEMS = 1_000
 _SECRET_WORDS: Final = {
     "password", "passwd", "passphrase", "pwd", "pin", "secret", "token", "jwt", "authorization",
     "auth", "cookie", "credential", "apikey", "card", "pan", "cvv", "cvc", "cvv2", "csc", "otp",
-    "totp", "mfa", "iban", "ssn", "email", "phone", "msisdn",
+    "totp", "mfa", "iban", "ssn", "email", "phone", "msisdn", "passcode", "signature", "dsn",
 }  # fmt: skip
 _SECRET_PAIRS: Final = {
     ("api", "key"), ("private", "key"), ("access", "key"), ("signing", "key"), ("e", "mail"),
+    ("telephone", "number"), ("mobile", "number"), ("account", "number"),
 }  # fmt: skip
 _HARMLESS_AFTER: Final = {
     "type", "kind", "count", "length", "ttl", "expires", "expiry", "expired", "status", "state",
@@ -78,41 +86,86 @@ def pseudonym(value: str, key: str) -> str:
 
 # Patterns -----------------------------------------------------------------------------------------
 
-_EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]+(?:@|%40)[\w-]+(?:\.[\w-]+)+")
+_EMAIL = re.compile(r"(?<![\w.%+!#$*^~|-])[\w.%+!#$*^~|-]+(?:@|%40)[\w-]+(?:\.[\w-]+)+")
+_PHONE = re.compile(r"(?<![\w.+])\+[1-9](?:[ ().-]{0,2}[0-9]){7,14}(?![\w])")  # E.164
 _JWT = re.compile(r"eyJ[\w-]{5,}(?:\.[\w-]*){2,4}")
 _BEARER = re.compile(r"(?i)\b(bearer)\s+[\w.~+/=-]+")
 _BASIC = re.compile(r"\b((?i:basic))\s+(?=[a-z]*[A-Z0-9+/=])[A-Za-z0-9+/]{6,}={0,2}")
+_TELLTALES = ("tok_", "sk_", "rk_", "whsec_", "ghp_", "glpat-")
+_NAMED_KEY = re.compile(
+    r"(?<![A-Za-z0-9])(?:tok|sk|rk|whsec|ghp|glpat)[_-](?=[a-z_-]*[A-Z0-9])[\w-]{10,}"
+)
+_PEM = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:(?=-----END )|\Z)", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s\"'<>\\]+")
 _TWO_DIGITS = re.compile(r"[0-9]{2}")
 # These two begin with a character set, which lets the engine skip ahead; hence the late lookbehind.
-_CARD = re.compile(r"[2-6](?<![A-Za-z0-9.][2-6])(?:[ -]?[0-9]){12,18}(?![A-Za-z0-9]|-[A-Za-z0-9])")
+_CARD = re.compile(r"[2-6](?<![A-Za-z0-9.][2-6])(?:[ +-]?[0-9]){12,18}(?![A-Za-z0-9]|-[A-Za-z0-9])")
 _IBAN = re.compile(
     r"[A-Z](?<![A-Za-z0-9][A-Z])[A-Z][0-9]{2}"
-    r"(?:[A-Z0-9]{11,30}|(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?)(?![A-Za-z0-9])"
+    r"(?:[A-Z0-9]{11,30}|(?:[ +-][A-Z0-9]{4}){2,7}(?:[ +-][A-Z0-9]{1,4})?)(?![A-Za-z0-9])"
 )
 _SHORTEST_CARD = 13
 _SHORTEST_IBAN = 15  # Norway's
+_SEPARATOR = re.compile(r"[ +-]")
 _HEADER = re.compile(
     r"(?i)\b((?:(?:set-)?cookie|(?:proxy-)?authorization)\s*[:=]\s*)(?![\"'])[^\r\n\"']+"
 )
-_PAIR = re.compile(
-    r"(?<![\w.-])(?P<key>[A-Za-z][\w.-]{1,63})(?P<sign>[\"']?\s{0,3}[=:]\s{0,3})"
-    r"(?P<value>\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|[^\s,;&)\]}\"']+)"
+# A value may be cut off, so its closing quote or bracket may be missing.
+_QUOTED = r"[bBrRuU]{0,2}(?:\"(?:[^\"\\\n]|\\.)*\"?|'(?:[^'\\\n]|\\.)*'?)"
+_KEY = re.compile(r"(?<![\w.-])(?P<key>[A-Za-z][\w.-]{1,63})(?:\\{0,8}[\"'])?\s{0,3}[=:]\s{0,3}")
+_VALUE = re.compile(
+    rf"{_QUOTED}|[bBrRuU]{{0,2}}\\+(?P<quote>[\"'])[^\n]*?(?:\\+(?P=quote)|(?=\n)|\Z)"
+    r"|[\[({][^\n\])}]{0,2000}[\])}]?"
+    rf"|[^\s,;&)\]}}\"']+(?:(?<=\(){_QUOTED}\)?)?"
+)
+_ITEM = re.compile(  # of a list of headers or a list of pairs
+    rf"(?P<sign>[(\[][bB]?(?P<quote>[\"'])(?P<key>[A-Za-z][\w.-]{{1,63}})(?P=quote), )(?P<value>{_QUOTED})"
 )
 _QUOTED_VALUES: tuple[tuple[str, re.Pattern[str], str], ...] = (
-    # SQLAlchemy, PostgreSQL, pydantic and FastAPI put the offending values into their messages.
+    # SQLAlchemy, PostgreSQL, pydantic, FastAPI and Python put the offending values into their messages.
     ("[parameters: ", re.compile(r"(\[parameters: )[^\n]*\]"), rf"\1{REDACTED}]"),
     ("Failing row", re.compile(r"(Failing row contains )\([^\n]*\)"), rf"\1({REDACTED})"),
-    ("Key (", re.compile(r"(Key \([^)\n]*\)=)\([^\n]*?\)(?= \w|\.|$)"), rf"\1({REDACTED})"),
+    (
+        "ey (",
+        re.compile(r"([Kk]ey \([^\n]*?\)=)\([^\n]*?\)(?= \w|\.|$)", re.MULTILINE),
+        rf"\1({REDACTED})",
+    ),
     ("input_value=", re.compile(r"(input_value=)[^\n]*?(, input_type=)"), rf"\1{REDACTED}\2"),
     (
-        "'input': ",
+        "input",
+        re.compile(rf"([\"']input[\"']: )(?:{_QUOTED}|[\[{{][^\n]*|[^\s,}}]+)"),
+        rf"\1{REDACTED}",
+    ),
+    (
+        "nvalid input",
         re.compile(
-            r"('input': )(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"|[\[{][^\n]*|[^\s,}]+)"
+            r"(nvalid input (?:for query argument \$\d+|(?:syntax|value) for [\w ]{1,64}): )[^\n]+"
+        ),
+        rf"\1{REDACTED}",
+    ),
+    (
+        "out of range",
+        re.compile(r"(out of range: )[^\n]+|(value )\"[^\n]*\"( is out of range)"),
+        rf"\1\2{REDACTED}\3",
+    ),
+    (" literal: ", re.compile(r"( literal: )\"[^\n]+"), rf"\1{REDACTED}"),
+    (
+        ": ",
+        re.compile(
+            r"(invalid literal for int\(\) with base \d{1,2}: |could not convert string to float: "
+            r"|nvalid isoformat string: )[^\n]+"
         ),
         rf"\1{REDACTED}",
     ),
 )
+
+
+_STATEMENT = re.compile(r"\[SQL: .*?\](?=\n|$)", re.DOTALL)
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
+
+
+def _statement(match: re.Match[str]) -> str:
+    return _LITERAL.sub(f"'{REDACTED}'", match[0])
 
 
 def _luhn(digits: str) -> bool:
@@ -122,7 +175,7 @@ def _luhn(digits: str) -> bool:
 
 def _card(match: re.Match[str]) -> str:
     # Other numbers may stand beside the card's, such as its CVV.
-    groups = match[0].replace("-", " ").split(" ")
+    groups = _SEPARATOR.split(match[0])
     for begin, end in combinations(range(len(groups) + 1), 2):
         digits = "".join(groups[begin:end])
         if len(digits) >= _SHORTEST_CARD and digits[0] in "23456" and _luhn(digits):
@@ -131,7 +184,7 @@ def _card(match: re.Match[str]) -> str:
 
 
 def _iban(match: re.Match[str]) -> str:
-    groups = match[0].split(" ")
+    groups = _SEPARATOR.split(match[0])
     for end in range(len(groups), 0, -1):  # the last groups may be words that follow the number
         compact = "".join(groups[:end])
         if len(compact) < _SHORTEST_IBAN:
@@ -145,13 +198,24 @@ _PLACEHOLDER = re.compile(r"\?|%s|\$\d{1,5}(?:::\w+)?")
 """What stands for a value in the text of a statement."""
 
 
-def _pair(match: re.Match[str]) -> str:
-    value = match["value"]
-    if value.startswith(REDACTED[:-1]) or _PLACEHOLDER.fullmatch(value):
-        return match[0]
-    if not is_secret_key(match["key"]):
-        return match[0]
-    return f"{match['key']}{match['sign']}{REDACTED}"
+def _redact_values(text: str) -> str:
+    """Take out what stands behind a secret key. Values of other keys are looked into."""
+    parts: list[str] = []
+    done = at = 0
+    while key := _KEY.search(text, at):
+        at = key.end()
+        if not is_secret_key(key["key"]):
+            continue
+        value = _VALUE.match(text, at)
+        if value is None or value[0].startswith(REDACTED[:-1]) or _PLACEHOLDER.fullmatch(value[0]):
+            continue
+        parts += text[done:at], REDACTED
+        done = at = value.end()
+    return "".join([*parts, text[done:]]) if parts else text
+
+
+def _item(match: re.Match[str]) -> str:
+    return f"{match['sign']}{REDACTED}" if is_secret_key(match["key"]) else match[0]
 
 
 def _url(match: re.Match[str]) -> str:
@@ -165,11 +229,18 @@ _MAX_HARMLESS_LENGTH = 128
 that, so no secret stays in memory). It makes the ordinary text five times cheaper."""
 
 
-def redact_text(text: str) -> str:
-    """Return `text` without the secrets and personal data that can be recognised in it."""
+def redact_text(text: str, limit: int = MAX_TEXT) -> str:
+    """Return `text` without the secrets and personal data that can be recognised in it.
+
+    Who shows less than all of it says so with `limit`, and does not cut it before: half an e-mail
+    address is none, to a pattern.
+    """
     if text in _harmless:
         return text
-    redacted = _redact_text(text)
+    if len(text) > limit:
+        rest = len(text) - limit
+        return f"{_redact_spelled(text[: limit + _BEYOND])[:limit]}... [{rest} characters cut]"
+    redacted = _redact_spelled(text)
     if len(text) <= _MAX_HARMLESS_LENGTH and redacted == text:
         if len(_harmless) >= _MAX_HARMLESS:
             _harmless.clear()
@@ -177,9 +248,49 @@ def redact_text(text: str) -> str:
     return redacted
 
 
+_BEYOND = 512
+"""Characters that are looked at behind the limit, so that what begins before it is recognised."""
+
+
+def _redact_spelled(text: str) -> str:
+    redacted = _redact_text(text)
+    if "%" in redacted or "\\" in redacted or not redacted.isascii():
+        plain = _plain(redacted)
+        if plain != redacted and (shown := _redact_text(plain)) != plain:
+            return shown
+    return redacted
+
+
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([\"'/]))")
+_DIGITS = "0123456789"
+_LOOK_ALIKES: dict[int, str | None] = {
+    **dict.fromkeys((0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF)),  # seen by nobody
+    **dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-"),
+    **{first + n: _DIGITS[n] for first in (0x660, 0x6F0, 0x966) for n in range(10)},
+}
+_MAX_LAYERS = 3
+
+
+def _plain(text: str) -> str:
+    """Return `text` as a reader understands it: decoded, unescaped, look-alikes put into ASCII."""
+    for _ in range(_MAX_LAYERS):
+        before = text
+        if "%" in text:
+            text = unquote(text)
+        if "\\" in text:
+            text = _ESCAPE.sub(_unescaped, text)
+        if text == before:
+            break
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text[: MAX_TEXT + _BEYOND]).translate(_LOOK_ALIKES)
+    return text[: MAX_TEXT + _BEYOND]
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return match[3] or chr(int(match[1] or match[2], 16))
+
+
 def _redact_text(text: str) -> str:
-    if len(text) > MAX_TEXT:
-        text = f"{text[:MAX_TEXT]}... [{len(text) - MAX_TEXT} characters cut]"
     if "://" in text:
         text = _URL.sub(_url, text)
     if "@" in text or "%40" in text:
@@ -190,11 +301,19 @@ def _redact_text(text: str) -> str:
         text = _BEARER.sub(rf"\1 {REDACTED}", text)
     if "asic " in text or "ASIC " in text:
         text = _BASIC.sub(rf"\1 {REDACTED}", text)
+    if "PRIVATE KEY" in text:
+        text = _PEM.sub(rf"\1{REDACTED}", text)
+    if ("_" in text or "-" in text) and any(one in text for one in _TELLTALES):
+        text = _NAMED_KEY.sub(REDACTED, text)
     if "=" in text or ":" in text:
         text = _redact_pairs(text)
+    if "', " in text or '", ' in text:
+        text = _ITEM.sub(_item, text)
     if _TWO_DIGITS.search(text):
         text = _CARD.sub(_card, text)
         text = _IBAN.sub(_iban, text)
+        if "+" in text:
+            text = _PHONE.sub(REDACTED, text)
     return text
 
 
@@ -202,7 +321,9 @@ def _redact_pairs(text: str) -> str:
     for hint, pattern, replacement in _QUOTED_VALUES:
         if hint in text:
             text = pattern.sub(replacement, text)
-    return _PAIR.sub(_pair, _HEADER.sub(rf"\1{REDACTED}", text))
+    if "[SQL: " in text:
+        text = _STATEMENT.sub(_statement, text)
+    return _redact_values(_HEADER.sub(rf"\1{REDACTED}", text))
 
 
 def redact_url(url: str) -> str:
@@ -236,11 +357,39 @@ def _ends_in_port(authority: str) -> bool:
 
 
 def redact_path(path: str, parameters: Mapping[str, object]) -> str:
-    """Return the path of a request without the values of its secret parameters, such as `{token}`."""
-    for name, value in parameters.items():
-        if is_secret_key(name) and (text := str(value)):
-            path = path.replace(text, REDACTED)
-    return redact_text(path)
+    """Return the path of a request with those segments that cannot be a secret.
+
+    These are words (`users`, `wp-login.php`, `v1`) and the ids among the values of the route's
+    `parameters`: UUIDs and whole numbers, unless the parameter's name says that it is a secret. What
+    else a client has put into a path, of no route in particular, may be a token or a name.
+    """
+    ids = {
+        text
+        for name, value in parameters.items()
+        if not is_secret_key(name) and _is_id(text := str(value))
+    }
+    secret = {str(value) for name, value in parameters.items() if is_secret_key(name)}
+    segments = path[:MAX_TEXT].split("/")
+    for at, segment in enumerate(segments):
+        if segment in secret or not (segment in ids or _WORD.fullmatch(segment)):
+            segments[at] = REDACTED if segment else ""
+    return "/".join(segments)
+
+
+_WORD = re.compile(
+    r"\.?[A-Za-z]{0,15}[0-9]{0,3}(?:[._-][A-Za-z]{1,15}[0-9]{0,2}){0,5}|\[[a-z]{1,15}\]"
+)
+"""A four-digit number may be a one-time code, and sixteen letters in a row are hardly ever a word."""
+_MAX_ID_DIGITS = 12  # a card number has at least thirteen
+
+
+def _is_id(text: str) -> bool:
+    if text.isdecimal() and text.isascii():
+        return len(text) <= _MAX_ID_DIGITS
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=1024)

@@ -267,12 +267,12 @@ def _analysis(operation: Operation, words: list[str]) -> tuple[Kind, Complexity]
 def _kind(operation: Operation, present: set[str], *, joins: bool, aggregates: bool) -> Kind:
     if operation in {"INSERT", "UPDATE", "DELETE", "MERGE"}:
         return "write"
-    if operation != "SELECT":
-        return "other"
-    if joins:
-        return "join"
-    if aggregates:
-        return "aggregate"
-    if "ORDER" in present:
-        return "sort"
-    return "lookup" if "WHERE" in present else "scan"
+    reads = operation == "SELECT" and "FROM" in present
+    found: list[tuple[bool, Kind]] = [
+        (not reads, "other"),
+        (joins, "join"),
+        (aggregates, "aggregate"),
+        ("ORDER" in present, "sort"),
+        ("WHERE" in present, "lookup"),
+    ]
+    return next((kind for is_it, kind in found if is_it), "scan")

@@ -89,7 +89,12 @@ BATCH_SPANS: Final = 64
 """Encoding a batch holds the interpreter: with 512 spans, one request in a hundred waits 8 ms longer."""
 EXPORT_INTERVAL_MS: Final = 1000
 EXPORT_TIMEOUT_SECONDS: Final = 2.0
-_LIMITS: Final = SpanLimits(max_span_attributes=64, max_events=32, max_attribute_length=8192)
+MAX_ATTRIBUTE: Final = 8192
+"""Characters that are exported of one attribute. More are kept until then: a secret that is cut in half
+is not recognised."""
+_LIMITS: Final = SpanLimits(
+    max_span_attributes=64, max_events=32, max_attribute_length=2 * MAX_ATTRIBUTE
+)
 
 
 class TracingSettings(ServiceSettings):
@@ -246,6 +251,7 @@ def _is_sampled() -> bool:
 
 _decided_trace_id: ContextVar[int] = ContextVar("glasshouse_decided_trace_id", default=0)
 _PROPAGATED: Final = {b"traceparent", b"tracestate", b"baggage"}
+_FREE_TEXT: Final = {b"tracestate", b"baggage"}
 _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
@@ -314,6 +320,7 @@ class SampledFirst:
         if scope["type"] != "http" or is_operational(scope["path"]):
             await self._unrecorded(scope, receive, send)
             return
+        scope = _without_secrets(scope)
         context = _incoming_context(scope)
         parent = trace.get_current_span(context).get_span_context()
         trace_id = parent.trace_id if parent.is_valid else self._ids.generate_trace_id()
@@ -343,6 +350,26 @@ class SampledFirst:
             await app(scope, receive, send_with_id)
         finally:
             otel_context.detach(token)
+
+
+def _without_secrets(scope: "Scope") -> "Scope":
+    """Return `scope` without a tracestate or baggage that has personal data in it.
+
+    Both go on to whoever is called and into stored messages. (W3C Trace Context, section 6, lets a
+    service drop what it does not know.)
+    """
+    dropped = [
+        header
+        for header in scope["headers"]
+        if header[0] in _FREE_TEXT and _tells_secrets(header[1].decode("latin-1"))
+    ]
+    if not dropped:
+        return scope
+    return {**scope, "headers": [one for one in scope["headers"] if one not in dropped]}
+
+
+def _tells_secrets(value: str) -> bool:
+    return redact_text(value) != value
 
 
 def _incoming_context(scope: "Scope") -> Context:
@@ -379,7 +406,9 @@ class DescribedByRoute:
 
         try:
             await self.app(scope, receive, described_send)
-        except Exception:
+        except (
+            BaseException
+        ):  # a client that left before the answer began is told by a cancellation
             _describe(span, scope)
             raise
 
@@ -389,7 +418,7 @@ def _describe(span: Span, scope: "Scope") -> None:
     if route != UNMATCHED_ROUTE:
         span.update_name(f"{_method(scope)} {route}")
         span.set_attribute("http.route", route)
-        span.set_attribute("url.path", redact_path(scope["path"], scope.get("path_params") or {}))
+    span.set_attribute("url.path", redact_path(scope["path"], scope.get("path_params") or {}))
     if context := current_context():
         span.set_attribute("request.id", context.request_id)
         if context.user_id:
@@ -691,9 +720,9 @@ def _redacted_attribute(key: str, value: AttributeValue) -> AttributeValue:
     if isinstance(value, str):
         if special := _SPECIAL_ATTRIBUTES.get(key):
             return special(value)
-        return redact_text(value)
+        return redact_text(value, MAX_ATTRIBUTE)
     if isinstance(value, Sequence) and value and isinstance(value[0], str):
-        return [redact_text(str(item)) for item in value]
+        return [redact_text(str(item), MAX_ATTRIBUTE) for item in value]
     return value
 
 

@@ -17,7 +17,7 @@ from loguru import logger
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.infrastructure import outbox
+from app.infrastructure import audit, outbox
 from app.infrastructure.database import now
 from app.observability.business import after_commit, count_feature
 from app.orders import service as orders
@@ -121,6 +121,7 @@ async def begin_refund(
         check_at=moment + RECONCILE_AFTER,
     )
     session.add(refund)
+    _record_refund(session, refund, payment, "requested")
     return refund
 
 
@@ -139,6 +140,7 @@ async def settle_refund(
     refund.check_at = None
     if word.status != "succeeded":
         refund.status = RefundStatus.FAILED
+        _record_refund(session, refund, payment, "failure")
         failed_id = str(refund.id)
         after_commit(
             session,
@@ -147,6 +149,7 @@ async def settle_refund(
         return refund
     refund.status = RefundStatus.SUCCEEDED
     payment.refunded_amount += refund.amount
+    _record_refund(session, refund, payment, "success")
     if payment.refunded_amount == payment.amount:
         payment.status = PaymentStatus.REFUNDED
         await orders.mark_refunded(session, order_id=payment.order_id)
@@ -166,6 +169,21 @@ async def settle_refund(
 
     after_commit(session, refunded)
     return refund
+
+
+def _record_refund(
+    session: AsyncSession, refund: Refund, payment: Payment, outcome: audit.Outcome
+) -> None:
+    # Settled by reconciliation or not: it is the owner's doing, since nobody else can ask for it.
+    audit.record(
+        session,
+        action="refund",
+        actor=payment.user_id,
+        record_type="refund",
+        record_id=refund.id,
+        outcome=outcome,
+        details={"amount": refund.amount, "currency": payment.currency},
+    )
 
 
 async def get_payment(

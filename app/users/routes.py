@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.security import OAuth2PasswordRequestForm
 
 from app.errors import problem_responses
+from app.infrastructure import audit
 from app.infrastructure.dependencies import DatabaseDep, Session
 from app.infrastructure.rate_limit import rate_limit
 from app.observability.business import after_commit, count_feature
@@ -78,6 +79,13 @@ async def export_data(user: CurrentUser, session: Session, sections: ExportSecti
     person: User = await service.get_active_user(session, user_id=user.user_id)
     sessions = await service.list_sessions(session, user_id=user.user_id)
     collected = {name: await collect(session, user.user_id) for name, collect in sections.items()}
+    audit.record(
+        session,
+        action="data_export",
+        actor=user.user_id,
+        record_type="user",
+        record_id=user.user_id,
+    )
 
     def exported() -> None:
         count_feature("data_export")

@@ -13,7 +13,7 @@ from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.infrastructure import outbox
+from app.infrastructure import audit, outbox
 from app.infrastructure.database import Database, now
 from app.observability.business import (
     ActivityWindow,
@@ -71,6 +71,14 @@ async def register(session: AsyncSession, *, data: UserCreate) -> User:
         topic="user.registered",
         payload={"user_id": str(user.id), "method": method, "source": source},
     )
+    audit.record(
+        session,
+        action="registration",
+        actor=user.id,
+        record_type="user",
+        record_id=user.id,
+        details={"method": method, "source": source},
+    )
 
     def registered() -> None:
         kpis.count_registration(method=method, source=source)
@@ -93,14 +101,45 @@ async def log_in(database: Database, *, settings: TokenSettings, email: str, pas
         user = await session.scalar(select(User).where(User.email == address)) if address else None
     if user is not None and user.locked_until is not None and user.locked_until > now():
         record_auth_attempt("locked", user_id=str(user.id))
+        await _record_refusal(database, user.id, "denied")
         raise AccountLocked(user.locked_until)
     if not await verify_password(password, user.password_hash if user else None) or user is None:
         record_auth_attempt("failure", user_id=str(user.id) if user else "")
         if user is not None:
             await _count_failure(database, user.id)
+        else:
+            key = settings.secret_key.get_secret_value()
+            await _record_refusal(database, audit.stranger(address or email, key=key), "failure")
         raise InvalidCredentials
+    try:
+        async with database.transaction() as session:
+            return await _open_session(session, settings=settings, user_id=user.id)
+    except AccountLocked:
+        await _record_refusal(database, user.id, "denied")
+        raise
+    except InvalidCredentials:
+        await _record_refusal(database, user.id, "failure")
+        raise
+
+
+def _record_login(session: AsyncSession, actor: uuid.UUID | str, outcome: audit.Outcome) -> None:
+    known = isinstance(actor, uuid.UUID)
+    audit.record(
+        session,
+        action="login",
+        actor=actor,
+        record_type="user",
+        record_id=actor if known else "",
+        outcome=outcome,
+    )
+
+
+async def _record_refusal(
+    database: Database, actor: uuid.UUID | str, outcome: audit.Outcome
+) -> None:
+    """Record a log-in that failed, in a transaction that commits although the request fails."""
     async with database.transaction() as session:
-        return await _open_session(session, settings=settings, user_id=user.id)
+        _record_login(session, actor, outcome)
 
 
 async def _open_session(
@@ -125,6 +164,7 @@ async def _open_session(
         expires_at=moment + dt.timedelta(minutes=settings.access_token_minutes),
     )
     session.add(opened)
+    _record_login(session, user_id, "success")
 
     def logged_in() -> None:
         record_auth_attempt("success", user_id=str(user_id))
@@ -151,6 +191,16 @@ async def _count_failure(database: Database, user_id: uuid.UUID) -> None:
             .returning(User.locked_until)
             .execution_options(synchronize_session=False)
         )
+        _record_login(session, user_id, "failure")
+        if locked_until is not None:
+            audit.record(
+                session,
+                action="lockout",
+                actor=audit.SYSTEM,
+                record_type="user",
+                record_id=user_id,
+                details={"until": locked_until.isoformat(timespec="seconds")},
+            )
     if locked_until is not None:
         count_lockout(str(user_id))
 
@@ -190,11 +240,16 @@ async def is_session_good(session: AsyncSession, *, session_id: uuid.UUID) -> bo
 
 async def revoke_session(session: AsyncSession, *, session_id: uuid.UUID) -> None:
     """End a session: its token is refused from the commit on."""
-    await session.execute(
+    user_id = await session.scalar(
         update(UserSession)
         .where(UserSession.id == session_id, UserSession.revoked_at.is_(None))
         .values(revoked_at=now())
+        .returning(UserSession.user_id)
     )
+    if user_id is not None:  # else another request has ended it, and recorded that
+        audit.record(
+            session, action="logout", actor=user_id, record_type="session", record_id=session_id
+        )
     after_commit(session, lambda: record_security_event("logout"))
 
 
@@ -223,6 +278,7 @@ async def erase(session: AsyncSession, *, user_id: uuid.UUID) -> list[uuid.UUID]
         .values(revoked_at=moment)
         .returning(UserSession.id)
     )
+    audit.record(session, action="erasure", actor=user_id, record_type="user", record_id=user_id)
 
     def erased() -> None:
         record_security_event("account_erased")

@@ -21,7 +21,8 @@ FIELDS = {
     "request_id", "user_id", "type",
 }  # fmt: skip
 ACCESS_FIELDS = {
-    "method", "path", "route", "status", "duration_ms", "client_ip", "user_agent",
+    "method", "path", "route", "status", "duration_ms", "client_ip", "user_agent", "db_statements",
+    "db_duration_ms", "sample_rate",
 }  # fmt: skip
 
 

@@ -75,6 +75,9 @@ OPERATIONS = (
     ("GET", "/health/ready"),
     ("GET", "/health/startup"),
     ("GET", "/health/detailed"),
+    ("GET", "/debug/profile"),
+    ("GET", "/debug/memory"),
+    ("GET", "/debug/tasks"),
 )
 
 

@@ -75,7 +75,7 @@ def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def looked_at_for_n_plus_one(no_n_plus_one: None) -> None:
+def looked_at_for_n_plus_one(no_n_plus_one: None) -> None:  # noqa: F811 - the fixture above
     """Every test of this directory fails when a request or a job repeats one SELECT too often."""
 
 

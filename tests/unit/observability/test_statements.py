@@ -127,6 +127,7 @@ ANALYSES = [
     ),
     ("INSERT INTO a VALUES (1)", "write", "low"),
     ("COMMIT", "other", "low"),
+    ("SELECT 1", "other", "low"),
 ]
 
 
