@@ -122,15 +122,28 @@ _ITEM = re.compile(  # of a list of headers or a list of pairs
     rf"(?P<sign>[(\[][bB]?(?P<quote>[\"'])(?P<key>[A-Za-z][\w.-]{{1,63}})(?P=quote), )(?P<value>{_QUOTED})"
 )
 _QUOTED_VALUES: tuple[tuple[str, re.Pattern[str], str], ...] = (
-    # SQLAlchemy, PostgreSQL, pydantic, FastAPI and Python put the offending values into their messages.
-    ("[parameters: ", re.compile(r"(\[parameters: )[^\n]*\]"), rf"\1{REDACTED}]"),
-    ("Failing row", re.compile(r"(Failing row contains )\([^\n]*\)"), rf"\1({REDACTED})"),
+    # SQLAlchemy, PostgreSQL, pydantic, FastAPI and Python put the offending values into their messages,
+    # whose end may be cut off.
     (
-        "ey (",
-        re.compile(r"([Kk]ey \([^\n]*?\)=)\([^\n]*?\)(?= \w|\.|$)", re.MULTILINE),
+        "[parameters: ",
+        re.compile(r"(\[parameters: )(?:[^\n]*\]|[^\n]*\Z)"),
+        rf"\1{REDACTED}]",
+    ),
+    (
+        "Failing row",
+        re.compile(r"(Failing row contains )(?:\([^\n]*\)|\([^\n]*\Z)"),
         rf"\1({REDACTED})",
     ),
-    ("input_value=", re.compile(r"(input_value=)[^\n]*?(, input_type=)"), rf"\1{REDACTED}\2"),
+    (
+        "ey (",
+        re.compile(r"([Kk]ey \([^\n]*?\)=)(?:\([^\n]*?\)(?= \w|\.|$)|\([^\n]*\Z)", re.MULTILINE),
+        rf"\1({REDACTED})",
+    ),
+    (
+        "input_value=",
+        re.compile(r"(input_value=)(?:[^\n]*?(, input_type=)|[^\n]*\Z)"),
+        rf"\1{REDACTED}\2",
+    ),
     (
         "input",
         re.compile(rf"([\"']input[\"']: )(?:{_QUOTED}|[\[{{][^\n]*|[^\s,}}]+)"),

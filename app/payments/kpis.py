@@ -56,6 +56,11 @@ def amount_tier(amount: float) -> str:
     return next((name for limit, name in TIERS if amount < limit), LARGEST_TIER)
 
 
+def note_begun(what: str, *, currency: str) -> None:
+    """Leave a trail for error reports: money is about to move, and the outcome is not known yet."""
+    add_breadcrumb("business", what, currency=currency)
+
+
 def count_payment(
     *,
     status: PaymentStatus,

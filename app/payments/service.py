@@ -54,6 +54,8 @@ async def begin_payment(
         check_at=moment + RECONCILE_AFTER,
     )
     session.add(payment)
+    currency = payment.currency
+    after_commit(session, lambda: kpis.note_begun("payment begun", currency=currency))
     return payment
 
 
@@ -122,6 +124,8 @@ async def begin_refund(
     )
     session.add(refund)
     _record_refund(session, refund, payment, "requested")
+    currency = payment.currency
+    after_commit(session, lambda: kpis.note_begun("refund begun", currency=currency))
     return refund
 
 

@@ -23,3 +23,9 @@ def count_registration(*, method: str, source: str) -> None:
     user_registrations_total.labels(method, source).inc()
     count_funnel_step("registration")
     add_breadcrumb("business", "user registered", source=source)
+
+
+def count_login() -> None:
+    """Count a session that was opened."""
+    count_funnel_step("login")
+    add_breadcrumb("business", "user logged in")

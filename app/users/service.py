@@ -19,7 +19,6 @@ from app.observability.business import (
     ActivityWindow,
     after_commit,
     count_feature,
-    count_funnel_step,
 )
 from app.observability.security import count_lockout, record_auth_attempt, record_security_event
 from app.users import kpis
@@ -168,7 +167,7 @@ async def _open_session(
 
     def logged_in() -> None:
         record_auth_attempt("success", user_id=str(user_id))
-        count_funnel_step("login")
+        kpis.count_login()
 
     after_commit(session, logged_in)
     return issue_token(settings, user_id=user_id, session_id=opened.id)

@@ -202,7 +202,10 @@ async def test_a_failure_of_a_request_is_an_issue_that_tells_what_where_and_who(
         "request_id": response.headers["X-Request-ID"],
     }
     told = [(crumb["message"], crumb["data"]) for crumb in event["breadcrumbs"]["values"]]
-    assert told == [("payment ended", {"status": "captured"})]
+    assert told == [
+        ("payment begun", {"currency": "EUR"}),
+        ("payment ended", {"status": "captured"}),
+    ]
 
 
 async def test_a_failure_in_a_library_is_grouped_by_the_function_of_ours_that_called_it(

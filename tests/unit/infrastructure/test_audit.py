@@ -244,7 +244,11 @@ def test_a_file_with_any_damage_is_told_or_says_the_same(
     assert gzip.decompress(changed) == gzip.decompress(content)
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", gzip.compress(b""), gzip.compress(b"[]\n")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"nonsense", gzip.compress(b"", mtime=0), gzip.compress(b"[]\n", mtime=0)],
+    ids=["empty", "no gzip", "nothing inside", "no header"],
+)
 def test_what_is_no_archive_is_said(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "audit-1-2.jsonl.gz"
     path.write_bytes(content)
