@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from loguru import logger
 from prometheus_client import Counter, Gauge, Histogram
 
-from app.observability.context import RequestContext, bind_context, new_request_id
+from app.observability.context import DatabaseUse, RequestContext, bind_context, new_request_id
 
 JobStatus = Literal["succeeded", "failed", "dead", "duplicate", "cancelled"]
 
@@ -78,7 +78,7 @@ async def run_job(
     """
     run = JobRun(task, message_id or new_request_id(), attempt)
     started = time.perf_counter()
-    with bind_context(RequestContext(request_id or run.message_id, route=task)):
+    with bind_context(RequestContext(request_id or run.message_id, route=task)) as context:
         try:
             yield run
         except asyncio.CancelledError:
@@ -90,7 +90,7 @@ async def run_job(
             _tell(on_error, error)
             raise
         finally:
-            _observe(run, time.perf_counter() - started)
+            _observe(run, time.perf_counter() - started, context.database)
 
 
 def _tell(on_error: Callable[[Exception], object] | None, error: Exception) -> None:
@@ -102,7 +102,7 @@ def _tell(on_error: Callable[[Exception], object] | None, error: Exception) -> N
         logger.bind(type="error", where="job").opt(exception=failure).error("Job hook failed")
 
 
-def _observe(run: JobRun, seconds: float) -> None:
+def _observe(run: JobRun, seconds: float, database: DatabaseUse) -> None:
     jobs_processed.labels(run.task, run.status).inc()
     job_duration.labels(run.task).observe(seconds)
     line = logger.bind(
@@ -112,6 +112,8 @@ def _observe(run: JobRun, seconds: float) -> None:
         attempt=run.attempt,
         status=run.status,
         duration_ms=round(seconds * 1000, 3),
+        db_statements=database.statements,
+        db_duration_ms=round(database.seconds * 1000, 3),
     )
     line.log("WARNING" if run.status in {"failed", "dead"} else "INFO", "Job finished")
 

@@ -61,6 +61,8 @@ async def test_a_run_is_counted_timed_and_logged_once(log_records: list[Any]) ->
         "message_id": "message-1",
         "attempt": 1,
         "status": "succeeded",
+        "db_statements": 0,
+        "db_duration_ms": 0.0,
     }
 
 
