@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 IMAGE ?= glasshouse
 export PYTHON
 
-.PHONY: help run install install-dev migrate test test-unit lint lint-format lint-code lint-types lint-imports \
+.PHONY: help run install install-dev migrate test test-unit bench lint lint-format lint-code lint-types lint-imports \
 	lint-migrations lint-locks format lock image clean clean-env
 
 help: ## List the commands.
@@ -35,6 +35,9 @@ test: install-dev ## Run all tests, with coverage; REQUIRE_TOOLS=1 turns a test 
 
 test-unit: install-dev ## Run the unit tests only: no server is started and coverage is not asked for.
 	@exec $(VENV_PYTHON) -m pytest -n logical tests/unit $(PYTEST_ARGS)
+
+bench: install-dev ## Measure what redaction costs a log line.
+	@exec $(VENV_PYTHON) -m bench.redaction
 
 lint: lint-format lint-code lint-types lint-imports lint-migrations lint-locks ## Run all checks below; with make -k, do not stop at the first that fails.
 

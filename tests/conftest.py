@@ -22,6 +22,7 @@ import redis
 from loguru import logger
 from sqlalchemy import make_url
 
+import tests.quiet_weakrefs  # noqa: F401 - for what it does
 from tests.bugsink import INSTALL_SECONDS, BugsinkServer, Tracker
 from tests.tools import (
     PostgresServer,

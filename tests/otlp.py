@@ -7,7 +7,7 @@ import gzip
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -31,6 +31,11 @@ class ReceivedSpan:
     parent_id: str
     attributes: dict[str, Any]
     failed: bool
+    scope: str = ""
+    """The instrumentation scope: the library, or the part of ours, that made the span."""
+    events: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Attributes by the name of the event."""
+    resource: dict[str, Any] = field(default_factory=dict)
 
 
 class Receiver:
@@ -39,6 +44,8 @@ class Receiver:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._spans: list[ReceivedSpan] = []
+        self.refuses = False
+        """Whether everything is answered with 400, which no exporter tries again."""
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,9 +53,10 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
-                receiver._keep(ExportTraceServiceRequest.FromString(body))
+                if not receiver.refuses:
+                    receiver._keep(ExportTraceServiceRequest.FromString(body))
                 answer = ExportTraceServiceResponse().SerializeToString()
-                self.send_response(200)
+                self.send_response(400 if receiver.refuses else 200)
                 self.send_header("Content-Type", "application/x-protobuf")
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
@@ -68,9 +76,9 @@ class Receiver:
     def _keep(self, request: ExportTraceServiceRequest) -> None:
         with self._lock:
             for resource in request.resource_spans:
-                service = _attributes(resource.resource.attributes).get("service.name", "")
+                about = _attributes(resource.resource.attributes)
                 for scope in resource.scope_spans:
-                    self._spans.extend(_span(service, span) for span in scope.spans)
+                    self._spans.extend(_span(about, scope.scope.name, span) for span in scope.spans)
 
     @contextmanager
     def running(self) -> Iterator["Receiver"]:
@@ -85,9 +93,9 @@ class Receiver:
             self._server.server_close()
 
 
-def _span(service: str, span: Span) -> ReceivedSpan:
+def _span(resource: dict[str, Any], scope: str, span: Span) -> ReceivedSpan:
     return ReceivedSpan(
-        service=service,
+        service=resource.get("service.name", ""),
         name=span.name,
         kind=Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
         trace_id=span.trace_id.hex(),
@@ -95,6 +103,9 @@ def _span(service: str, span: Span) -> ReceivedSpan:
         parent_id=span.parent_span_id.hex(),
         attributes=_attributes(span.attributes),
         failed=span.status.code == 2,  # STATUS_CODE_ERROR
+        scope=scope,
+        events={event.name: _attributes(event.attributes) for event in span.events},
+        resource=resource,
     )
 
 

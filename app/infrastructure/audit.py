@@ -60,7 +60,7 @@ audit_failures = Counter(
 audit_unsealed = Gauge(
     "audit_unsealed_entries",
     "Entries that the chain does not protect yet, sampled by the worker.",
-    multiprocess_mode="mostrecent",
+    multiprocess_mode="livemostrecent",
 )
 _USUAL: tuple[tuple[Action, Outcome], ...] = (
     ("registration", "success"),

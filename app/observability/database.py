@@ -201,7 +201,7 @@ class _Known:
         operation = statement.operation
         table = fold("database_query_duration_seconds", "table", statement.table)
         self.duration = QUERY_DURATION.labels(operation, table)
-        self.rows = ROWS.labels(operation, table)
+        self.rows = ROWS.labels(operation, table) if operation == "SELECT" else None
 
 
 @lru_cache(maxsize=4096)
@@ -261,7 +261,7 @@ class _Insight:
         known.duration.observe(seconds)
         statement = known.statement
         rows = _rows(cursor)
-        if rows >= 0 and statement.operation == "SELECT":
+        if rows >= 0 and known.rows is not None:
             known.rows.observe(rows)
         current = current_context()
         if current is not None:

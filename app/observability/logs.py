@@ -145,6 +145,26 @@ def _fields(record: "Record", service: Mapping[str, str]) -> dict[str, object]:
     return line
 
 
+def _last_resort(
+    record: "Record", service: Mapping[str, str], error: Exception
+) -> dict[str, object]:
+    """Return the line that stands for one that could not be made: every field, and none from outside."""
+    context = current_context()
+    return {
+        "timestamp": _timestamp(record["time"]),
+        "level": "ERROR",
+        "message": "a log line could not be written",
+        "logger": record["name"],
+        **service,
+        "trace_id": "",
+        "span_id": "",
+        "request_id": context.request_id if context else "",
+        "user_id": "",
+        "type": "telemetry",
+        "error": type(error).__name__,
+    }
+
+
 def _timestamp(moment: datetime) -> str:
     return f"{_second(int(moment.timestamp()))}.{moment.microsecond // 1000:03d}Z"
 
@@ -516,9 +536,7 @@ class _Emit:
         try:
             line = self._render(_fields(record, self._service))
         except Exception as error:  # noqa: BLE001 - the caller wanted to log, not to fail
-            kind = type(error).__name__
-            lost = {"level": "ERROR", "message": "a log line could not be written", "error": kind}
-            line = _json_line({**lost, "logger": record["name"], **self._service})
+            line = _json_line(_last_resort(record, self._service, error))
         self._writer.put(line)
         return False
 
@@ -665,7 +683,7 @@ def _log_access(scope: "Scope", route: str, status: int, seconds: float, rate: f
     logger.bind(
         type="http_request",
         method=scope["method"],
-        path=redact_path(scope["path"], scope.get("path_params") or {})[:512],
+        path=redact_path(scope["path"], scope.get("path_params") or {}, 512),
         route=route,
         status=status,
         duration_ms=round(seconds * 1000, 3),

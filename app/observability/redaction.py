@@ -10,14 +10,14 @@ takes out too much. What nobody can recognise, such as a password alone in a sen
 caller to leave out; tests/contract/test_canary.py looks whether everybody does.
 
 Must never raise, never follow a structure for ever, and never be slow for the ordinary short text:
-each pattern stands behind a substring check.
+each pattern stands behind a substring check. `make bench` measures it: of the 16 to 19 µs of an access
+line 11 to 13 are spent here (two virtual cores), of the 9 µs of a line about an order 5.
 """
 
 import hashlib
 import ipaddress
 import re
 import unicodedata
-import uuid
 from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 from itertools import combinations, islice
@@ -88,12 +88,15 @@ def pseudonym(value: str, key: str) -> str:
 
 _EMAIL = re.compile(r"(?<![\w.%+!#$*^~|-])[\w.%+!#$*^~|-]+(?:@|%40)[\w-]+(?:\.[\w-]+)+")
 _PHONE = re.compile(r"(?<![\w.+])\+[1-9](?:[ ().-]{0,2}[0-9]){7,14}(?![\w])")  # E.164
-_JWT = re.compile(r"eyJ[\w-]{5,}(?:\.[\w-]*){2,4}")
+_JWT = re.compile(
+    r"eyJ[\w-]{5,}(?:\.[\w-]*){0,4}"
+)  # also what is none, so that it is read only once
+_DOTS_OF_JWT = 2
 _BEARER = re.compile(r"(?i)\b(bearer)\s+[\w.~+/=-]+")
 _BASIC = re.compile(r"\b((?i:basic))\s+(?=[a-z]*[A-Z0-9+/=])[A-Za-z0-9+/]{6,}={0,2}")
 _TELLTALES = ("tok_", "sk_", "rk_", "whsec_", "ghp_", "glpat-")
 _NAMED_KEY = re.compile(
-    r"(?<![A-Za-z0-9])(?:tok|sk|rk|whsec|ghp|glpat)[_-](?=[a-z_-]*[A-Z0-9])[\w-]{10,}"
+    r"(?<![A-Za-z0-9])(?:tok|sk|rk|whsec|ghp|glpat)[_-](?=[a-z_-]{0,64}[A-Z0-9])[\w-]{10,}"
 )
 _PEM = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:(?=-----END )|\Z)", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s\"'<>\\]+")
@@ -173,8 +176,8 @@ _QUOTED_VALUES: tuple[tuple[str, re.Pattern[str], str], ...] = (
 )
 
 
-_STATEMENT = re.compile(r"\[SQL: .*?\](?=\n|$)", re.DOTALL)
-_LITERAL = re.compile(r"'(?:[^']|'')*'")
+_STATEMENT = re.compile(r"\[SQL: (?:.*?\](?=\n|$)|.*\Z)", re.DOTALL)
+_LITERAL = re.compile(r"'(?:[^']|'')*(?:'|\Z)")
 
 
 def _statement(match: re.Match[str]) -> str:
@@ -184,6 +187,10 @@ def _statement(match: re.Match[str]) -> str:
 def _luhn(digits: str) -> bool:
     doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
     return (sum(int(digit) for digit in digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def _jwt(match: re.Match[str]) -> str:
+    return REDACTED if match[0].count(".") >= _DOTS_OF_JWT else match[0]
 
 
 def _card(match: re.Match[str]) -> str:
@@ -242,13 +249,19 @@ _MAX_HARMLESS_LENGTH = 128
 that, so no secret stays in memory). It makes the ordinary text five times cheaper."""
 
 
+class Clean(str):
+    """Text that was redacted already, so that the next one to redact it need not look again."""
+
+    __slots__ = ()
+
+
 def redact_text(text: str, limit: int = MAX_TEXT) -> str:
     """Return `text` without the secrets and personal data that can be recognised in it.
 
     Who shows less than all of it says so with `limit`, and does not cut it before: half an e-mail
     address is none, to a pattern.
     """
-    if text in _harmless:
+    if text in _harmless or isinstance(text, Clean):
         return text
     if len(text) > limit:
         rest = len(text) - limit
@@ -309,7 +322,7 @@ def _redact_text(text: str) -> str:
     if "@" in text or "%40" in text:
         text = _EMAIL.sub(REDACTED, text)
     if "eyJ" in text:
-        text = _JWT.sub(REDACTED, text)
+        text = _JWT.sub(_jwt, text)
     if "earer" in text or "EARER" in text:
         text = _BEARER.sub(rf"\1 {REDACTED}", text)
     if "asic " in text or "ASIC " in text:
@@ -349,7 +362,7 @@ def redact_url(url: str) -> str:
     address, sign, query = url.partition("?")
     if sign:
         names = [pair.partition("=")[0] for pair in query.split("&")]
-        query = "&".join(f"{redact_text(name)}={REDACTED}" for name in names)
+        query = "&".join(f"{_part_of_url(name)}={REDACTED}" for name in names)
     scheme, separator, rest = address.partition("://")
     if separator:
         authority, slash, path = rest.partition("/")
@@ -358,10 +371,16 @@ def redact_url(url: str) -> str:
             authority, slash, path = rest.rpartition("@")[2].partition("/")
             authority = f"@{authority}"
         _, at, host = authority.rpartition("@")
-        address = f"{scheme}://{REDACTED if at else ''}{at}{host}{slash}{redact_text(path)}"
+        address = f"{scheme}://{REDACTED if at else ''}{at}{host}{slash}{_part_of_url(path)}"
     else:
         address = redact_text(address)
     return f"{address}{sign}{query}{fragment}"
+
+
+def _part_of_url(text: str) -> str:
+    # A URL inside of a URL goes, with all that follows: there may be any number, one in the other.
+    before, sign, _ = text.partition("://")
+    return f"{redact_text(before)}{sign}{REDACTED}" if sign else redact_text(text)
 
 
 def _ends_in_port(authority: str) -> bool:
@@ -369,8 +388,8 @@ def _ends_in_port(authority: str) -> bool:
     return not colon or port.isdigit() or port.endswith("]")
 
 
-def redact_path(path: str, parameters: Mapping[str, object]) -> str:
-    """Return the path of a request with those segments that cannot be a secret.
+def redact_path(path: str, parameters: Mapping[str, object], limit: int = MAX_TEXT) -> Clean:
+    """Return the path of a request with those segments that cannot be a secret, cut to `limit`.
 
     These are words (`users`, `wp-login.php`, `v1`) and the ids among the values of the route's
     `parameters`: UUIDs and whole numbers, unless the parameter's name says that it is a secret. What
@@ -386,23 +405,21 @@ def redact_path(path: str, parameters: Mapping[str, object]) -> str:
     for at, segment in enumerate(segments):
         if segment in secret or not (segment in ids or _WORD.fullmatch(segment)):
             segments[at] = REDACTED if segment else ""
-    return "/".join(segments)
+    return Clean("/".join(segments)[:limit])
 
 
 _WORD = re.compile(
     r"\.?[A-Za-z]{0,15}[0-9]{0,3}(?:[._-][A-Za-z]{1,15}[0-9]{0,2}){0,5}|\[[a-z]{1,15}\]"
 )
 """A four-digit number may be a one-time code, and sixteen letters in a row are hardly ever a word."""
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _MAX_ID_DIGITS = 12  # a card number has at least thirteen
 
 
 def _is_id(text: str) -> bool:
     if text.isdecimal() and text.isascii():
         return len(text) <= _MAX_ID_DIGITS
-    try:
-        return str(uuid.UUID(text)) == text.lower()
-    except ValueError:
-        return False
+    return _UUID.fullmatch(text) is not None
 
 
 @lru_cache(maxsize=1024)

@@ -595,6 +595,19 @@ _last_words = _LastWords()
 logging.getLogger(OTLPSpanExporter.__module__).addFilter(_last_words)
 
 
+class _WithoutValues(logging.Filter):
+    """Keeps what OpenTelemetry could not read, a header with a credential in it, out of its warning."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.args = (REDACTED,) * len(record.args or ())
+        return True
+
+
+logging.getLogger("opentelemetry.util.re").addFilter(_WithoutValues())
+# It warns of every stack trace that is longer than an attribute may be; it is cut, which is meant.
+logging.getLogger("opentelemetry.attributes").setLevel(logging.ERROR)
+
+
 class _Export(SpanExporter):
     """Redacts spans on their way to an exporter, off the request's path, and counts what is lost."""
 

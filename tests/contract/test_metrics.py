@@ -171,6 +171,7 @@ def pages(
                     _value(worker, "orders_current", status="fulfilled") == 2
                     and _value(worker, "outbox_messages") == 0
                     and _value(worker, "auth_sessions_active") == 1
+                    and _value(worker, "audit_unsealed_entries") == 0
                 ),
                 "the worker has done its part and sampled the result",
                 seconds=30,
@@ -217,6 +218,26 @@ API_METRICS = {
     "build_info": {"version", "commit", "environment"},
     "telemetry_dropped_total": {"signal"},
     "unhandled_exceptions_total": {"where"},
+    "error_reports_suppressed_total": set(),
+    "rate_limit_unenforced_total": {"scope"},
+    "refunded_amount_total": {"currency"},
+    "circuit_breaker_transitions_total": {"dependency", "to"},
+    "external_retries_total": {"dependency"},
+    "audit_entries_total": {"action", "outcome"},
+    "database_query_duration_seconds_bucket": {"operation", "table"},
+    "database_rows_returned_bucket": {"operation", "table"},
+    "database_errors_total": {"error_type"},
+    "database_explains_total": {"result"},
+    "database_queries_per_request_bucket": {"handler"},
+    "database_time_per_request_seconds_bucket": {"handler"},
+    "database_connections_active": {"pool"},
+    "database_connections_idle": {"pool"},
+    "database_connections_max": {"pool"},
+    "database_connections_overflow": {"pool"},
+    "database_connection_wait_seconds_bucket": {"pool"},
+    "database_connection_timeouts_total": {"pool"},
+    "asyncio_tasks": set(),
+    "python_threads": set(),
     "process_cpu_seconds_total": set(),
     "process_resident_memory_bytes": set(),
     "process_open_fds": set(),
@@ -239,6 +260,13 @@ WORKER_METRICS = {
     "event_loop_lag_seconds_bucket": set(),
     "build_info": {"version", "commit", "environment"},
     "telemetry_dropped_total": {"signal"},
+    "audit_entries_total": {"action", "outcome"},
+    "audit_unsealed_entries": set(),
+    "database_query_duration_seconds_bucket": {"operation", "table"},
+    "database_queries_per_request_bucket": {"handler"},
+    "database_time_per_request_seconds_bucket": {"handler"},
+    "database_connections_max": {"pool"},
+    "error_reports_suppressed_total": set(),
 }
 
 
@@ -319,6 +347,38 @@ EXPECTED: list[tuple[str, dict[str, str], float]] = [
     ("telemetry_dropped_total", {"signal": "traces"}, 0),
     ("telemetry_dropped_total", {"signal": "errors"}, 0),
     ("unhandled_exceptions_total", {}, 0),
+    ("error_reports_suppressed_total", {}, 0),
+    ("rate_limit_unenforced_total", {}, 0),
+    ("external_retries_total", {"dependency": "payment_provider"}, 0),
+    ("circuit_breaker_transitions_total", {}, 0),
+    ("audit_entries_total", {"action": "registration", "outcome": "success"}, 3),
+    ("audit_entries_total", {"action": "login", "outcome": "success"}, 3),
+    ("audit_entries_total", {"action": "login", "outcome": "failure"}, 6),
+    ("audit_entries_total", {"action": "login", "outcome": "denied"}, 1),
+    ("audit_entries_total", {"action": "lockout", "outcome": "success"}, 1),
+    ("audit_entries_total", {"action": "logout", "outcome": "success"}, 1),
+    ("audit_entries_total", {"action": "data_export", "outcome": "success"}, 1),
+    ("audit_entries_total", {"action": "erasure", "outcome": "success"}, 1),
+    ("audit_entries_total", {"action": "refund", "outcome": "requested"}, 1),
+    ("audit_entries_total", {"action": "refund", "outcome": "success"}, 1),
+    ("audit_entries_total", {"action": "refund", "outcome": "failure"}, 0),
+    ("audit_entries_total", {"action": "configuration", "outcome": "success"}, 1),
+    ("database_query_duration_seconds_count", {"operation": "INSERT", "table": "orders"}, 4),
+    ("database_query_duration_seconds_count", {"operation": "INSERT", "table": "payments"}, 4),
+    ("database_query_duration_seconds_count", {"operation": "INSERT", "table": "refunds"}, 1),
+    # Each registration that the limit let through tries; an address that is taken makes no row.
+    (
+        "database_query_duration_seconds_count",
+        {"operation": "INSERT", "table": "users"},
+        REGISTRATION_LIMIT,
+    ),
+    ("database_queries_per_request_count", {"handler": "/v1/payments"}, 4),
+    ("database_queries_per_request_count", {"handler": "/v1/users"}, REGISTRATION_LIMIT),
+    ("database_time_per_request_seconds_count", {"handler": "/v1/payments"}, 4),
+    ("database_connections_max", {"pool": "main"}, 10 + 5),
+    ("database_connection_timeouts_total", {"pool": "main"}, 0),
+    ("database_errors_total", {}, 0),
+    ("database_explains_total", {}, 0),
 ]
 
 
@@ -347,6 +407,12 @@ def test_the_worker_counts_what_happened(pages: Pages) -> None:
         assert worker.value("orders_current", status=status) == orders
     for window in ("1d", "7d", "30d"):
         assert worker.value("active_users", window=window) == 3
+    for task, runs in {"write_receipt": 2, "fulfil_order": 2, "write_credit_note": 1}.items():
+        assert worker.value("database_queries_per_request_count", handler=task) == runs
+    inserted = {"operation": "INSERT", "table": "receipts"}
+    assert worker.value("database_query_duration_seconds_count", **inserted) == 2 + 1
+    assert worker.value("audit_entries_total", action="configuration", outcome="success") == 1
+    assert worker.value("audit_unsealed_entries") == 0
     assert worker.value("outbox_oldest_age_seconds") == 0
     assert worker.value("job_last_success_timestamp_seconds", task="relay") > 0
 

@@ -167,7 +167,7 @@ def test_one_id_joins_header_line_spans_exemplar_and_error_event(story: Story) -
     assert event["contexts"]["trace"]["trace_id"] == story.trace_id
     assert event["tags"]["request_id"] == access["request_id"] == story.headers["X-Request-ID"]
     assert event["user"]["id"] == access["user_id"]
-    assert event["breadcrumbs"]["values"][0]["message"] == "payment ended"
+    assert event["breadcrumbs"]["values"][-1]["message"] == "payment ended"
     assert event["contexts"]["trace"]["span_id"] in {
         span.span_id for span in story.spans("glasshouse")
     }

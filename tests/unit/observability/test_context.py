@@ -93,6 +93,16 @@ def test_an_ill_formed_id_is_replaced(client: TestClient, bad: str) -> None:
     assert len(answer.headers["X-Request-ID"]) == 32
 
 
+@pytest.mark.parametrize(
+    "secret",
+    ["4111-1111-1111-1111", "DE89370400440532013000", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.x"],
+)
+def test_a_secret_is_no_id_however_well_formed(client: TestClient, secret: str) -> None:
+    answer = client.get("/plain/1", headers={"X-Request-ID": secret})
+
+    assert len(answer.headers["X-Request-ID"]) == 32
+
+
 def test_what_a_threaded_handler_sets_is_seen_outside(client: TestClient) -> None:
     client.get("/v1/shop/orders/a/lines/1")
 

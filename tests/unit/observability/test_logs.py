@@ -155,11 +155,16 @@ def test_a_line_that_cannot_be_rendered_is_reported_and_not_raised(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, "redact", lambda _: 1 / 0)
-    logger.bind(password="x").info("never seen")
+    with bind_context(RequestContext("request-1")):
+        logger.bind(password="x").info("never seen")
+        monkeypatch.undo()
+        logger.bind(type="telemetry", error="any").error("seen")
 
-    (line,) = lines()
-    assert line["message"] == "a log line could not be written"
-    assert line["error"] == "ZeroDivisionError"
+    lost, line = lines()
+    assert lost["message"] == "a log line could not be written"
+    assert lost["error"] == "ZeroDivisionError"
+    assert lost["request_id"] == "request-1"
+    assert lost.keys() == line.keys()
 
 
 # Redaction --------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.observability import redaction
+from app.observability import logs, redaction
 from app.observability.redaction import (
     MAX_ITEMS,
     MAX_TEXT,
@@ -27,6 +27,7 @@ from app.observability.redaction import (
     redact_text,
     redact_url,
 )
+from bench import redaction as bench
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 
@@ -82,6 +83,31 @@ def test_a_key_that_only_looks_like_one_is_not(key: str) -> None:
         ('{"access_token": "a b", "n": 1}', f'{{"access_token": {REDACTED}, "n": 1}}'),
         ("postgresql+asyncpg://app:s3cret@db:5432/shop", f"postgresql+asyncpg://{REDACTED}@db:5432/shop"),
         ("GET https://h/a?code=1 failed", f"GET https://h/a?code={REDACTED} failed"),
+        ("call +49 (170) 123-45-67 now", f"call {REDACTED} now"),
+        ("with tok_1NirD82eZvKYlo2C and sk_live_4eC39HqLyjWD", f"with {REDACTED} and {REDACTED}"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMII=\n-----END RSA PRIVATE KEY-----",
+         f"-----BEGIN RSA PRIVATE KEY-----{REDACTED}-----END RSA PRIVATE KEY-----"),
+        ("4111+1111+1111+1111", REDACTED),
+        # Within other values, and in the ways that Python writes them
+        ('note="password=hunter2"', f'note="password={REDACTED}"'),
+        ("({'password': b'hunter2', 'tokens': ['a', 'b'], 'n': 1},)",
+         f"({{'password': {REDACTED}, 'tokens': {REDACTED}, 'n': 1}},)"),
+        ("[(b'cookie', b's=1'), ('X-Api-Key', 'x'), ('accept', 'a')]",
+         f"[(b'cookie', {REDACTED}), ('X-Api-Key', {REDACTED}), ('accept', 'a')]"),
+        ("password=SecretStr('hunter2') n=1", f"password={REDACTED} n=1"),
+        ("KeyError: 'password=\\'hunter2\\', n=1'", f"KeyError: 'password={REDACTED}, n=1'"),
+        ('{\\"cvv\\": \\"hunter2\\", \\"n\\": 1}', f'{{\\"cvv\\": {REDACTED}, \\"n\\": 1}}'),
+        # Cut off
+        ("password='hunter2 and no en", f"password={REDACTED}"),
+        ("[parameters: ('Jane', 'hun", f"[parameters: {REDACTED}]"),
+        # In other spellings
+        ("jane%2540example.com", REDACTED),
+        ("of 4111%201111%201111%201111", f"of {REDACTED}"),
+        ("jane\\u0040example.com", REDACTED),
+        ("\uff14\uff11\uff11\uff111111\u20111111\u20111111", REDACTED),
+        ("jane\uff20example.com", REDACTED),
+        ("jane@exam\u200bple.com", REDACTED),
+        ("\u0664111111111111111", REDACTED),
     ],
 )  # fmt: skip
 def test_a_secret_goes_from_the_text_around_it(secret: str, shown: str) -> None:
@@ -105,6 +131,13 @@ def test_a_secret_goes_from_the_text_around_it(secret: str, shown: str) -> None:
         "Basic authentication is required",
         "user@localhost",
         "@router.get",
+        "100 % of it, 50%20of",
+        "na\u00efve \u2013 caf\u00e9 \uff21",
+        "C:\\\\temp \\d+",
+        "2026-11-21T08:28:17+00:00",
+        "tok_insufficient_funds",
+        "password=%s AND token=$1",
+        "error: ({'n': 1}, ['note'])",
         "http://localhost:8000/health",
     ],
 )
@@ -133,6 +166,45 @@ def test_a_path_loses_the_values_of_secret_parameters() -> None:
     path = redact_path("/reset/s3cr3t/42", {"token": "s3cr3t", "step": 42})
 
     assert path == f"/reset/{REDACTED}/42"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/v1/orders", "/v1/orders"),
+        ("/wp-login.php", "/wp-login.php"),
+        ("/.git/config", "/.git/config"),
+        ("//a/", "//a/"),
+        ("/v1/orders/018f4e1c-7b1a-7c3e-9f21-0242ac120002/cancel",
+         "/v1/orders/018f4e1c-7b1a-7c3e-9f21-0242ac120002/cancel"),
+        ("/v1/users/jane@example.com", f"/v1/users/{REDACTED}"),
+        ("/reset/0af7651916cd43dd", f"/reset/{REDACTED}"),
+        ("/reset/018f4e1c-7b1a-7c3e-9f21-0242ac120003", f"/reset/{REDACTED}"),
+        ("/reset/qxwzvkpdhtrmbfgn", f"/reset/{REDACTED}"),
+        ("/verify/482913", f"/verify/{REDACTED}"),
+        ("/v1/orders/42", "/v1/orders/42"),
+    ],
+)  # fmt: skip
+def test_a_path_keeps_words_and_the_ids_of_its_route(path: str, shown: str) -> None:
+    parameters = {"order_id": "018f4e1c-7b1a-7c3e-9f21-0242ac120002", "code": "482913x"}
+
+    assert redact_path(path, parameters) == shown
+
+
+def test_a_number_is_an_id_where_the_route_says_so() -> None:
+    assert redact_path("/items/4821", {"item_id": 4821}) == "/items/4821"
+    assert redact_path("/items/4821", {"pin": 4821}) == f"/items/{REDACTED}"
+    assert redact_path("/items/4111111111111111", {"item_id": "4111111111111111"}) == (
+        f"/items/{REDACTED}"
+    )
+
+
+@pytest.mark.parametrize("place", range(40))
+def test_what_lies_across_the_limit_is_recognised(place: int) -> None:
+    shown = redact_text(f"{'x ' * 90}{' ' * place}jane.doe@example.com, and more", limit=200)
+
+    assert "jane" not in shown
+    assert shown.endswith("characters cut]")
 
 
 @pytest.mark.parametrize(
@@ -260,6 +332,16 @@ def backtracking() -> float:
         "[parameters: " * 2_000,
         "Key (" * 6_000,
         "Cookie" * 5_000,
+        "password=[" * 3_000,
+        "password='" * 3_000,
+        "password=\\'" * 3_000,
+        "[('a', " * 4_000,
+        "key (" * 5_000 + ")=(",
+        "[SQL: '" * 4_000,
+        "tok_" * 8_000,
+        "+1" + "1" * 30_000,
+        "%25" * 10_000,
+        "\ufdfa" * 30_000,
     ],
 )
 def test_no_text_takes_long(hostile: str, backtracking: float) -> None:
@@ -281,6 +363,30 @@ def test_the_values_that_database_errors_quote_go() -> None:
     assert redact_text(detail) == f"DETAIL:  Key (name, city)=({REDACTED}) already exists."
     row = "DETAIL:  Failing row contains (1, Jane Doe, null)."
     assert redact_text(row) == f"DETAIL:  Failing row contains ({REDACTED})."
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "DETAIL:  Key (lower(name::text))=(Jane Doe) already exists.",
+        "DETAIL:  Key (a)=(Jane) conflicts with existing key (a)=(Jane).",
+        "invalid input for query argument $2: 'Jane (Doe)' (expected int, got str)",
+        'invalid input syntax for type integer: "Jane Doe"',
+        'invalid input value for enum mood: "Jane"',
+        'DataError: value "Jane" is out of range for type integer',
+        'date/time field value out of range: "Jane"',
+        'malformed array literal: "Jane"',
+        "[SQL: SELECT id FROM users WHERE name = 'Jane O''Doe']",
+        "invalid literal for int() with base 10: 'Jane'",
+        "could not convert string to float: 'Jane'",
+        "Invalid isoformat string: 'Jane'",
+    ],
+)
+def test_the_values_that_other_errors_quote_go(said: str) -> None:
+    shown = redact_text(said)
+
+    assert not re.search("Jane|Doe", shown)
+    assert REDACTED in shown
 
 
 def test_the_values_that_validation_errors_quote_go() -> None:
@@ -310,6 +416,17 @@ def test_a_pseudonym_is_stable_keyed_and_reveals_nothing() -> None:
         pseudonym("jane@example.com", "")
 
 
+def test_what_it_costs_can_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    bench.main(lines=2, rounds=1)
+
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1 + len(bench.CASES)
+    for make in bench.CASES.values():
+        line = logs._json_line(logs._fields(make(7), bench.SERVICE)).decode()
+        assert "jane" not in line
+        assert "4111" not in line
+
+
 def test_the_ordinary_text_meets_one_expression_and_that_only_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -331,3 +448,30 @@ def test_the_ordinary_text_meets_one_expression_and_that_only_once(
         assert redact_text("order created for the customer") == "order created for the customer"
 
     assert used == ["_TWO_DIGITS"]
+
+
+NESTED = [
+    "http://" * 5_000,
+    "http://a?" * 4_000,
+    "http://a?http://b=" * 2_000,
+    "eyJ" * 10_000,
+    "eyJaaaaa." * 4_000,
+]
+
+
+@pytest.mark.parametrize("text", NESTED, ids=[text[:18] for text in NESTED])
+def test_what_is_nested_without_end_is_redacted_all_the_same(text: str) -> None:
+    redacted = redact_text(f"{text} jane@example.com")
+    assert "jane" not in redacted
+
+
+def test_a_url_inside_of_a_url_goes_with_its_credentials() -> None:
+    url = "https://proxy.example/fetch/https://jane:hunter2@bank.example/account"
+    assert redact_url(url) == "https://proxy.example/fetch/https://[redacted]"
+
+
+def test_what_was_redacted_is_not_looked_at_again() -> None:
+    path = redact_path("/v1/orders/4111111111111111", {})
+    assert path == "/v1/orders/[redacted]"
+    assert redact_text(path) is path
+    assert type(path + "x") is str

@@ -30,7 +30,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.observability import context
 from app.observability.context import RequestContextMiddleware, current_context, current_trace_ids
+from app.observability.redaction import REDACTED
 from app.observability.tracing import (
+    MAX_ATTRIBUTE,
     MAX_QUEUED_SPANS,
     Tracing,
     TracingSettings,
@@ -226,6 +228,49 @@ def test_an_unsampled_parents_trace_goes_on(client: TestClient) -> None:
     assert "b7ad6b7169203331" not in answer["carrier"]["traceparent"]
     assert answer["carrier"]["tracestate"] == "vendor=1"
     assert answer["carrier"]["baggage"] == "tenant=blue"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tracestate", "shop=jane@example.com"),
+        ("tracestate", "shop=4111111111111111,other=1"),
+        ("baggage", "mail=jane%40example.com,tenant=blue"),
+        ("baggage", "token=abc"),
+    ],
+)
+def test_personal_data_beside_the_parent_goes_nowhere(
+    client: TestClient, recorded: Recorded, name: str, value: str
+) -> None:
+    answer = client.get("/v1/shop/orders/7", headers=SAMPLED | {name: value}).json()
+
+    assert answer["ids"][0] == PARENT
+    assert name not in answer["carrier"]
+    (span,) = recorded.spans()
+    assert span.context is not None
+    assert not span.context.trace_state
+
+
+def test_a_path_without_a_route_is_shown_without_its_secrets(
+    client: TestClient, recorded: Recorded
+) -> None:
+    client.get("/reset/8f4e1c7b1a7c3e9f")
+
+    (span,) = recorded.spans()
+    assert span.attributes is not None
+    assert span.attributes["url.path"] == f"/reset/{REDACTED}"
+
+
+def test_a_secret_across_the_end_of_an_attribute_is_recognised(recorded: Recorded) -> None:
+    for place in range(0, 24, 4):
+        with business_span(
+            "long", note=f"{'x' * (MAX_ATTRIBUTE - place)} jane.doe@example.com now"
+        ):
+            pass
+
+    for span in recorded.spans():
+        assert span.attributes is not None
+        assert "jan" not in str(span.attributes["note"])
 
 
 @pytest.mark.parametrize("broken", ["00-0-0-01", "x" * 500, "", f"00-{PARENT}-0000000000000000-01"])
