@@ -3,12 +3,8 @@
 (Source: OpenTelemetry protocol specification, OTLP/HTTP with binary protobuf.)
 """
 
-import gzip
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -17,6 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.listener import Answer, Asked, Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +36,22 @@ class ReceivedSpan:
     resource: dict[str, Any] = field(default_factory=dict)
 
 
-class Receiver:
-    """Listens on a free loopback port and keeps every span."""
+class Receiver(Listener):
+    """Keeps every span."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._lock = threading.Lock()
         self._spans: list[ReceivedSpan] = []
         self.refuses = False
         """Whether everything is answered with 400, which no exporter tries again."""
-        receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                if not receiver.refuses:
-                    receiver._keep(ExportTraceServiceRequest.FromString(body))
-                answer = ExportTraceServiceResponse().SerializeToString()
-                self.send_response(400 if receiver.refuses else 200)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: object) -> None:
-                """Keep quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+    def answer(self, asked: Asked) -> Answer:
+        """Keep the spans, unless they are refused."""
+        if not self.refuses:
+            self._keep(ExportTraceServiceRequest.FromString(asked.body))
+        body = ExportTraceServiceResponse().SerializeToString()
+        return Answer(400 if self.refuses else 200, body, "application/x-protobuf")
 
     def spans(self, trace_id: str | None = None) -> list[ReceivedSpan]:
         """Return what has arrived, of one trace or of all."""
@@ -79,18 +64,6 @@ class Receiver:
                 about = _attributes(resource.resource.attributes)
                 for scope in resource.scope_spans:
                     self._spans.extend(_span(about, scope.scope.name, span) for span in scope.spans)
-
-    @contextmanager
-    def running(self) -> Iterator["Receiver"]:
-        """Receive for the time of the block."""
-        thread = threading.Thread(target=self._server.serve_forever, name="otlp-receiver")
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
 
 
 def _span(resource: dict[str, Any], scope: str, span: Span) -> ReceivedSpan:

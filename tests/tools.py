@@ -8,6 +8,7 @@ here, or named by TEST_POSTGRES_URL or TEST_REDIS_URL (see conftest.py).
 """
 
 import asyncio
+import atexit
 import os
 import pwd
 import secrets
@@ -31,7 +32,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 T = TypeVar("T")
 
 START_SECONDS = 30.0
-_guards: list[subprocess.Popen[bytes]] = []  # referenced for good: a collected Popen would warn
+_guards: list[subprocess.Popen[bytes]] = []
+
+
+@atexit.register
+def _leave_guards_alone() -> None:
+    # The controlling process of the run ends them; Popen would warn that they are still running.
+    for guard in _guards:
+        guard.returncode = 0
 
 
 def require_tool(name: str) -> Path:

@@ -28,7 +28,8 @@ from app.payments.provider import PaymentProvider
 from app.payments.reconciliation import reconcile
 from tests.integration.crash.books import Books, discrepancies, read_books
 from tests.integration.crash.customers import Answer, Customer, Diary
-from tests.integration.crash.processes import Mortal, open_nursery
+from tests.integration.crash.processes import PROGRAM, Mortal
+from tests.nursery import open_nursery
 from tests.service import UNLIMITED, ServiceClient, test_settings
 
 CUSTOMERS = 5
@@ -69,7 +70,7 @@ class World:
 @asynccontextmanager
 async def running_world(directory: Path, database_url: str, redis_url: str) -> AsyncIterator[World]:
     """Start all processes; whatever is left of them is killed at the end."""
-    with open_nursery(directory) as nursery:
+    with open_nursery(PROGRAM, directory) as nursery:
         provider = Mortal(
             nursery,
             "provider",

@@ -20,9 +20,10 @@ from sqlalchemy.pool import NullPool
 from tests.contract.canary import journey
 from tests.contract.canary.canaries import Aviary, Canary, letters
 from tests.contract.canary.clients import Client
-from tests.contract.canary.processes import Nursery, Process, open_nursery
+from tests.contract.canary.processes import PROGRAM, Process, run_to_end
 from tests.contract.canary.search import Haystack, Leak, spellings
 from tests.contract.canary.sinks import BrokenProvider, Receiver, decoded_spans, read_columns
+from tests.nursery import Nursery, open_nursery
 from tests.service import migrate_database
 from tests.tools import run_async, wait_until
 
@@ -116,7 +117,7 @@ def spend_evening(directory: Path, database_url: str) -> Evidence:
     """Return the evidence of one run on the empty PostgreSQL database `database_url`."""
     migrate_database(database_url)
     with ExitStack() as stack:
-        nursery = stack.enter_context(open_nursery(directory))
+        nursery = stack.enter_context(open_nursery(PROGRAM, directory))
         evening = Evening(directory, nursery, database_url)
         stack.enter_context(evening.otlp.running())
         stack.enter_context(evening.sentry.running())
@@ -306,7 +307,9 @@ def _commands(evening: Evening) -> None:
         # What it moves into files is not in the table any more, so it comes last.
         "audit archive": ["audit", "archive", "--older-than-days", "0", "--to", str(archive)],
     }.items():
-        evening.exits[name], said = evening.nursery.run(name, arguments, evening.environment)
+        evening.exits[name], said = run_to_end(
+            evening.nursery, name, arguments, evening.environment
+        )
         evening.sinks[name] = said
     evening.sinks["audit files"] = b"\n".join(
         gzip.decompress(file.read_bytes()) for file in sorted(archive.glob("*.gz"))
@@ -339,15 +342,17 @@ def _refused_starts(evening: Evening) -> None:
     ):
         name = f"refused start {number}"
         environment = {**evening.environment, **wrong}
-        evening.exits[name], said = evening.nursery.run(name, ["serve"], environment)
+        evening.exits[name], said = run_to_end(evening.nursery, name, ["serve"], environment)
         evening.sinks[f"{name}: {', '.join(wrong)}"] = said
     wrong = {"PROVIDER_LATENCY_MS": new()}
-    evening.exits["refused provider"], said = evening.nursery.run(
-        "refused provider", ["provider"], wrong
+    evening.exits["refused provider"], said = run_to_end(
+        evening.nursery, "refused provider", ["provider"], wrong
     )
     evening.sinks["refused provider"] = said
     down = {"DATABASE_URL": f"postgresql://u:{new()}@127.0.0.1:9/x"}
     for command in (["migrate"], ["dead-letters"], ["audit", "list"]):
         name = f"without a database: {' '.join(command)}"
         environment = {**evening.environment, **down}
-        evening.exits[name], evening.sinks[name] = evening.nursery.run(name, command, environment)
+        evening.exits[name], evening.sinks[name] = run_to_end(
+            evening.nursery, name, command, environment
+        )

@@ -1,68 +1,21 @@
 """The service's processes for the canary test: forked from one that has imported everything."""
 
-import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
+from tests.nursery import Nursery, accepts
 from tests.tools import free_port, wait_until
 
-ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = "tests.contract.canary.preloaded"
 
 
-class Nursery:
-    """Starts processes and ends them; whatever is left of them ends with it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._lock = threading.Lock()
-        kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")  # no setting of whoever runs the test
-        inherited = {name: os.environ[name] for name in kept if name in os.environ}
-        self._preloaded = subprocess.Popen(
-            [sys.executable, "-m", "tests.contract.canary.preloaded"],
-            cwd=directory,
-            env=inherited | {"PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C reaches pytest first; this one ends with its input
-        )
-
-    def order(self, **order: object) -> int:
-        """Hand over an order, return the answer."""
-        assert self._preloaded.stdin is not None
-        assert self._preloaded.stdout is not None
-        with self._lock:
-            self._preloaded.stdin.write(json.dumps(order).encode() + b"\n")
-            self._preloaded.stdin.flush()
-            return int(self._preloaded.stdout.readline())
-
-    def run(
-        self, name: str, arguments: Sequence[str], environment: Mapping[str, str]
-    ) -> tuple[int, bytes]:
-        """Run a command to its end; return its exit code and what it said."""
-        log = self.directory / f"{name}.log"
-        pid = self.order(start=list(arguments), environment=dict(environment), log=str(log))
-        return self.order(end=pid, signal=0), log.read_bytes()
-
-    def close(self) -> None:
-        """Kill whatever is alive."""
-        self._preloaded.communicate(timeout=30)
-
-
-@contextmanager
-def open_nursery(directory: Path) -> Iterator[Nursery]:
-    """Yield a nursery in `directory`, for the time of the block."""
-    nursery = Nursery(directory)
-    try:
-        yield nursery
-    finally:
-        nursery.close()
+def run_to_end(
+    nursery: Nursery, name: str, arguments: Sequence[str], environment: Mapping[str, str]
+) -> tuple[int, bytes]:
+    """Run a command to its end; return its exit code and what it said."""
+    log = nursery.directory / f"{name}.log"
+    pid = nursery.order(start=list(arguments), environment=dict(environment), log=str(log))
+    return nursery.order(end=pid, signal=0), log.read_bytes()
 
 
 class Process:
@@ -86,7 +39,7 @@ class Process:
 
     def until_it_answers(self) -> None:
         """Wait until it accepts connections."""
-        wait_until(self._accepts, f"{self.name} accepts connections", 60)
+        wait_until(lambda: accepts(self.port), f"{self.name} accepts connections", 60)
 
     def end(self) -> int:
         """End it in order; return its exit status."""
@@ -95,8 +48,3 @@ class Process:
     def log(self) -> bytes:
         """Return what it wrote to standard output and standard error."""
         return self._log.read_bytes() if self._log.exists() else b""
-
-    def _accepts(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
