@@ -31,7 +31,7 @@ migrate: install ## Bring the database of DATABASE_URL (the local file by defaul
 
 # What was skipped and why is printed because of -ra in pyproject.toml.
 test: install-dev ## Run all tests, with coverage; REQUIRE_TOOLS=1 turns a test skipped for a missing tool into a failure.
-	@exec $(VENV_PYTHON) -m pytest -n logical --cov=app $(PYTEST_ARGS)
+	@exec $(VENV_PYTHON) -m pytest -n logical --dist worksteal --cov=app $(PYTEST_ARGS)
 
 test-unit: install-dev ## Run the unit tests only: no server is started and coverage is not asked for.
 	@exec $(VENV_PYTHON) -m pytest -n logical tests/unit $(PYTEST_ARGS)

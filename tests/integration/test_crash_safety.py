@@ -126,16 +126,26 @@ async def haunt(mortal: Mortal, deaths: int, rng: random.Random) -> None:
 
 async def hurry(database: Database) -> None:
     """Let time pass: everything that waits is due now, also what a living process is busy with."""
-    async with database.transaction() as session:
-        await session.execute(
-            update(Payment).where(Payment.check_at > now()).values(check_at=now())
-        )
-        await session.execute(update(Refund).where(Refund.check_at > now()).values(check_at=now()))
-        await session.execute(
-            update(OutboxDelivery)
-            .where(OutboxDelivery.state.in_(("queued", "retrying")), OutboxDelivery.due_at > now())
-            .values(due_at=now())
-        )
+    waiting = (
+        (Payment, Payment.check_at, Payment.check_at > now()),
+        (Refund, Refund.check_at, Refund.check_at > now()),
+        (
+            OutboxDelivery,
+            OutboxDelivery.due_at,
+            OutboxDelivery.state.in_(("queued", "retrying")) & (OutboxDelivery.due_at > now()),
+        ),
+    )
+    for table, moment, condition in waiting:
+        # What is locked will be there the next time. To wait for it, with locks of one's own, is how
+        # this clock could end in a ring with two of the processes.
+        free = select(table.id).where(condition).with_for_update(skip_locked=True)
+        async with database.transaction() as session:
+            await session.execute(
+                update(table)
+                .where(table.id.in_(free))
+                .values({moment: now()})
+                .execution_options(synchronize_session=False)
+            )
 
 
 async def reconcile_without_pause(world: World) -> None:
