@@ -22,7 +22,13 @@ LAST_LINES_SECONDS = 1.0
 Days = Annotated[int, typer.Option(min=0)]
 Archives = Annotated[
     list[Path],
-    typer.Option("--archive", default_factory=list, show_default=False, help="A file; repeat it."),
+    typer.Option(
+        "--archive",
+        default_factory=list,
+        show_default=False,
+        exists=True,
+        help="A file; repeat it.",
+    ),
 ]
 Head = Annotated[
     str, typer.Option(metavar="POSITION:HASH", help="From a log line or an earlier verify.")

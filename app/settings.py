@@ -24,6 +24,8 @@ from app.observability.tracing import TracingSettings
 from app.payments.provider import DEFAULT_PROVIDER_URL, ProviderSettings
 from app.users.tokens import DEFAULT_SECRET_KEY, TokenSettings
 
+MIN_OPERATIONS_TOKEN = 16
+
 
 class SettingsError(Exception):
     """The environment asks for something that cannot be: one sentence for each mistake."""
@@ -79,6 +81,11 @@ class Settings(
             unsafe.append("REDIS_URL is unset, so each process would have rate limits of its own")
         if self.payment_provider_url == DEFAULT_PROVIDER_URL:
             unsafe.append("PAYMENT_PROVIDER_URL is the sandbox, which accepts any card")
+        token = self.operations_token
+        if token is not None and len(token.get_secret_value()) < MIN_OPERATIONS_TOKEN:
+            unsafe.append(
+                f"OPERATIONS_TOKEN has less than {MIN_OPERATIONS_TOKEN} characters, so it can be guessed"
+            )
         if "*" in self.cors_origins:
             unsafe.append(
                 "CORS_ORIGINS is *, so every web site could call the API for its visitors"

@@ -2,7 +2,8 @@
 
     from tests.n_plus_one import no_n_plus_one  # in conftest.py; `autouse` makes it hold for all
 
-Needs nothing but the instrumentation: an engine without `instrument_database` is not watched. Code that
+What is watched is an engine with `instrument_database`, within a request (`identify_requests`) or a job
+(`bind_context`), and with more rows than `database_n_plus_one_threshold`: lower that in tests. Code that
 repeats on purpose says so with `database.repetition_is_meant()`.
 """
 

@@ -59,8 +59,12 @@ class DatabaseSettings(BaseSettings):
     )
     database_pool_size: int = Field(10, ge=1, le=200, description="Connections kept open.")
     database_max_overflow: int = Field(5, ge=0, le=200, description="Opened beyond it in a peak.")
-    database_pool_timeout_seconds: float = Field(3.0, gt=0, description="Wait for a connection.")
-    database_connect_timeout_seconds: float = Field(3.0, gt=0, description="Open a connection.")
+    database_pool_timeout_seconds: float = Field(
+        3.0, gt=0, le=60, description="Wait for a connection."
+    )
+    database_connect_timeout_seconds: float = Field(
+        3.0, gt=0, le=60, description="Open a connection."
+    )
     database_statement_timeout_ms: int = Field(5_000, ge=1, description="PostgreSQL only.")
     database_lock_timeout_ms: int = Field(3_000, ge=1, description="PostgreSQL only.")
 

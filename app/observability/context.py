@@ -52,6 +52,8 @@ class DatabaseUse:
 
     statements: int = 0
     seconds: float = 0.0
+    wait_seconds: float = 0.0
+    """Time to get connections."""
     repeated: dict[str, int] = field(default_factory=dict)
     """Executions by fingerprint, of those statements that can make an N+1."""
     describe: Callable[[], Mapping[str, object]] | None = None
@@ -68,6 +70,7 @@ class RequestContext:
     audited: bool = False
     """Whether something was done that the audit log tells: its lines are never sampled away."""
     scope: "Scope | None" = field(default=None, repr=False)
+    connection: object = field(default=None, repr=False)
     database: DatabaseUse = field(default_factory=DatabaseUse)
 
     @property
@@ -76,6 +79,15 @@ class RequestContext:
         if self.route or self.scope is None:
             return self.route
         return route_template(self.scope)
+
+    @property
+    def client_has_left(self) -> bool:
+        """Whether the client closed the connection before it had its answer.
+
+        ASGI tells it to who waits for a message, which nobody does once the body was read; uvicorn's
+        object behind `receive` knows it all the same. False under a server that has no such object.
+        """
+        return getattr(self.connection, "disconnected", False) is True
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("glasshouse_request_context", default=None)
@@ -187,7 +199,11 @@ class RequestContextMiddleware:
                 given = value.decode("ascii")
                 # A card number and a JWT are well-formed, too.
                 request_id = given if redact_text(given) == given else ""
-        context = RequestContext(request_id or new_request_id(), scope=scope)
+        context = RequestContext(
+            request_id or new_request_id(),
+            scope=scope,
+            connection=getattr(receive, "__self__", None),
+        )
         header = (b"x-request-id", context.request_id.encode("ascii"))
 
         async def send_with_id(message: "Message") -> None:

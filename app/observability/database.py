@@ -16,10 +16,11 @@ and handed to `on_finding`, such as `error_tracking.report_warning`.
 Must never show a value, never execute anything by itself, and never fail a statement.
 """
 
+import asyncio
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ from sqlalchemy.pool import Pool, QueuePool
 
 from app.observability.cardinality import fold
 from app.observability.context import DatabaseUse, RequestContext, current_context, observe_ends
-from app.observability.statements import Statement, read_statement
+from app.observability.statements import MAX_REMEMBERED_TEXT, Statement, read_statement
 
 if TYPE_CHECKING:
     from sqlalchemy import ExceptionContext
@@ -122,7 +123,10 @@ class DatabaseInsightSettings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
     database_slow_query_ms: float = Field(
-        200.0, gt=0, description="A statement that takes longer is counted, logged and reported."
+        200.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="A statement that takes longer is counted, logged and reported.",
     )
     database_n_plus_one_threshold: int = Field(
         10, ge=2, description="One SELECT may run so often in one request or job."
@@ -204,8 +208,12 @@ class _Known:
         self.rows = ROWS.labels(operation, table) if operation == "SELECT" else None
 
 
-@lru_cache(maxsize=4096)
 def _known(text: str) -> _Known:
+    return _remembered(text) if len(text) <= MAX_REMEMBERED_TEXT else _Known(text)
+
+
+@lru_cache(maxsize=2048)
+def _remembered(text: str) -> _Known:
     return _Known(text)
 
 
@@ -256,49 +264,83 @@ class _Insight:
     def _after(
         self, _connection: Any, cursor: Any, text: str, parameters: Any, context: Any, many: bool
     ) -> None:
-        seconds = perf_counter() - getattr(context, _STARTED)
+        rows = _rows(cursor, is_select=_known(text).statement.operation == "SELECT")
+        self._observe(context, text, parameters, many=many, rows=rows)
+
+    def _observe(
+        self,
+        context: Any,
+        text: str,
+        parameters: Any,
+        *,
+        many: bool,
+        rows: int,
+        error_type: str = "",
+    ) -> None:
+        """Take note of one execution, failed or not."""
+        seconds = perf_counter() - getattr(context, _STARTED, perf_counter())
         known = _known(text)
         known.duration.observe(seconds)
-        statement = known.statement
-        rows = _rows(cursor)
         if rows >= 0 and known.rows is not None:
             known.rows.observe(rows)
+        statement = known.statement
         current = current_context()
+        is_repeated = False
         if current is not None:
-            self._note(current, statement, seconds, many=many)
-        if seconds > self._slow_seconds:
-            self._report_slow(statement, seconds, rows, text, parameters)
+            is_repeated = self._note(
+                current,
+                statement,
+                seconds,
+                is_batch=many or _number_of(parameters) >= BATCH_PARAMETERS,
+            )
+            _latest_of(current.database, self).error_type = error_type
+        if not is_repeated and seconds <= self._slow_seconds:
+            return
+        try:
+            if current is not None and is_repeated:
+                self._report_n_plus_one(current, statement)
+            if seconds > self._slow_seconds:
+                self._report_slow(statement, seconds, rows, text, parameters, error_type)
+        except Exception as error:  # noqa: BLE001 - the statement has done its work
+            logger.bind(type="error", where="database").opt(exception=error).error(
+                "A finding could not be reported"
+            )
 
     def _note(
-        self, current: RequestContext, statement: Statement, seconds: float, *, many: bool
-    ) -> None:
+        self, current: RequestContext, statement: Statement, seconds: float, *, is_batch: bool
+    ) -> bool:
+        """Count one execution; return whether it is the one that makes an N+1."""
         use = current.database
         use.seconds += seconds
         latest = _latest_of(use, self)
         latest.statement, latest.seconds = statement, seconds
         if statement.operation == "TRANSACTION":
-            return  # nobody wrote it
+            return False  # nobody wrote it
         use.statements += 1
-        if statement.operation != "SELECT" or many or _repetition_is_meant.get():
-            return
-        times = use.repeated[statement.fingerprint_id] = (
-            use.repeated.get(statement.fingerprint_id, 0) + 1
-        )
-        if times == self._threshold + 1:
-            self._report_n_plus_one(current, statement, times)
+        if statement.operation != "SELECT" or is_batch or _repetition_is_meant.get():
+            return False
+        times = use.repeated.get(statement.fingerprint_id, 0) + 1
+        use.repeated[statement.fingerprint_id] = times
+        return times == self._threshold + 1
 
     def _on_error(self, error: "ExceptionContext") -> None:
-        kind = error_type_of(error.original_exception, is_disconnect=error.is_disconnect)
-        ERRORS.labels(kind).inc()
-        current = current_context()
-        if current is None:
-            return
-        latest = _latest_of(current.database, self)
-        latest.error_type = kind
-        if error.statement is not None:
-            latest.statement = read_statement(error.statement)
-            started = getattr(error.execution_context, _STARTED, None)
-            latest.seconds = perf_counter() - started if started else 0.0
+        original = error.original_exception
+        if isinstance(original, asyncio.CancelledError):
+            kind = "cancelled"  # by the application: nothing is wrong with the database
+        else:
+            kind = error_type_of(original, is_disconnect=error.is_disconnect)
+            ERRORS.labels(kind).inc()
+        if error.statement is not None and error.execution_context is not None:
+            self._observe(
+                error.execution_context,
+                error.statement,
+                error.parameters,
+                many=False,
+                rows=-1,
+                error_type=kind,
+            )
+        elif (current := current_context()) is not None:
+            _latest_of(current.database, self).error_type = kind
 
     def details(self, statement: Statement | None, seconds: float) -> dict[str, object]:
         """Return the database context of a report: statement, duration, pool, analysis."""
@@ -315,12 +357,20 @@ class _Insight:
         return found
 
     def _report_slow(
-        self, statement: Statement, seconds: float, rows: int, text: str, parameters: object
+        self,
+        statement: Statement,
+        seconds: float,
+        rows: int,
+        text: str,
+        parameters: object,
+        error_type: str,
     ) -> None:
         table = fold("database_query_duration_seconds", "table", statement.table)
         SLOW.labels(statement.operation, table).inc()
         details = self.details(statement, seconds) | {
             "rows": rows if rows >= 0 else None,
+            "error_type": error_type,
+            "handler": _handler_now(),
             "caller": _caller(self._application),
         }
         logger.bind(type="db_query", event="slow_query", **details).warning("Slow statement")
@@ -329,10 +379,11 @@ class _Insight:
             return  # it reports the finding together with the plan
         report_slow(self._on_finding, slow)
 
-    def _report_n_plus_one(self, current: RequestContext, statement: Statement, times: int) -> None:
+    def _report_n_plus_one(self, current: RequestContext, statement: Statement) -> None:
         N_PLUS_ONE.labels(_handler(current)).inc()
         details = self.details(statement, current.database.seconds) | {
-            "times": times,
+            "times": self._threshold + 1,
+            "handler": current.handler,
             "caller": _caller(self._application),
         }
         logger.bind(type="db_query", event="n_plus_one", **details).warning(
@@ -374,14 +425,20 @@ def _latest_of(use: DatabaseUse, insight: _Insight) -> _Latest:
     return latest
 
 
-def _rows(cursor: Any) -> int:
-    """Return how many rows came, or -1 where they come later, as from a server-side cursor."""
-    # SQLAlchemy's asynchronous cursors fetch them at once; others know the number, if at all.
-    buffered = getattr(cursor, "_rows", None)
+def _rows(cursor: Any, *, is_select: bool) -> int:
+    """Return how many rows came or were changed; -1 where they come later, or nobody knows."""
+    if getattr(cursor, "server_side", False):
+        return -1
+    # SQLAlchemy's asynchronous cursors fetch what a SELECT returns at once.
+    buffered = getattr(cursor, "_rows", None) if is_select else None
     if buffered is not None:
         return len(buffered)
     count = getattr(cursor, "rowcount", -1)
     return count if isinstance(count, int) else -1
+
+
+def _number_of(parameters: object) -> int:
+    return len(parameters) if isinstance(parameters, Sized) else 0
 
 
 def error_type_of(error: BaseException, *, is_disconnect: bool = False) -> ErrorType:
@@ -399,7 +456,7 @@ def error_type_of(error: BaseException, *, is_disconnect: bool = False) -> Error
         return "timeout"
     if state.startswith("23") or type(error).__name__ == "IntegrityError":
         return "integrity"
-    if is_disconnect or state.startswith("08") or state in _CONNECTION_STATES:
+    if is_disconnect or state.startswith(("08", "28")) or state in _CONNECTION_STATES:
         return "connection"
     if isinstance(error, OSError) or said.startswith("unable to open database"):
         return "connection"
@@ -409,6 +466,11 @@ def error_type_of(error: BaseException, *, is_disconnect: bool = False) -> Error
 @lru_cache(maxsize=1024)
 def _per_request(handler: str) -> tuple[Histogram, Histogram]:
     return QUERIES_PER_REQUEST.labels(handler), TIME_PER_REQUEST.labels(handler)
+
+
+def _handler_now() -> str:
+    context = current_context()
+    return context.handler if context is not None else ""
 
 
 def _handler(context: RequestContext) -> str:
@@ -424,6 +486,9 @@ def _observe_end(context: RequestContext) -> None:
 
 
 # N+1 --------------------------------------------------------------------------------------------------
+
+BATCH_PARAMETERS: Final = 100
+"""So many at a time are asked for by who works in portions, and not one by one."""
 
 _repetition_is_meant: ContextVar[bool] = ContextVar("glasshouse_repetition_is_meant", default=False)
 
@@ -445,7 +510,8 @@ def repetition_is_meant() -> Iterator[None]:
     """Let the block repeat a SELECT as often as it wants, as a batch that works in portions does.
 
     The rule, otherwise: within one request or job, executions of one SELECT count, whatever their
-    parameters and the length of their lists; `executemany`, writes and transaction control do not.
+    parameters and the length of their lists. What does not: `executemany`, writes, transaction control,
+    and a SELECT with BATCH_PARAMETERS or more parameters, as `selectinload` makes for many parents.
     """
     token = _repetition_is_meant.set(True)
     try:
@@ -467,6 +533,13 @@ def watch_n_plus_one() -> Iterator[list[NPlusOne]]:
 
 # The caller -------------------------------------------------------------------------------------------
 
+_LOOPS: Final = {
+    "asyncio.events",
+    "asyncio.base_events",
+    "asyncio.runners",
+    "uvloop",
+    "uvicorn.server",
+}
 _PLUMBING: Final = re.compile(r"\.(?:observability|infrastructure)(?:\.|$)")
 
 
@@ -474,11 +547,14 @@ def _caller(application: str) -> str:
     """Return `file:line` of the innermost frame of the application, of its domains where there is one.
 
     An asynchronous statement runs in a greenlet of SQLAlchemy's; the coroutine that waits for it is on
-    the stack of the parent.
+    the stack of the parent. Empty where a task of a library's executes it: `session.begin()` commits,
+    and hence flushes, in one of its own.
     """
     plumbing = ""
     for frame in _frames():
         module: str = frame.f_globals.get("__name__", "")
+        if module in _LOOPS:
+            break  # what called the loop has not asked for this: the task is all there is
         if module != application and not module.startswith(f"{application}."):
             continue
         place = f"{module.replace('.', '/')}.py:{frame.f_lineno} {frame.f_code.co_name}"
@@ -505,6 +581,8 @@ def _frames() -> Iterator[FrameType]:
 
 
 _IN_USE: Final = "glasshouse_in_use"
+_GENERATION: Final = "glasshouse_generation"
+"""Which pool of the engine a connection is from: dispose() replaces the pool."""
 
 
 class _PoolGauges:
@@ -518,13 +596,13 @@ class _PoolGauges:
         self._engine = engine
         self._name = name
         self._lock = threading.Lock()
-        self._used = 0
+        self._used = self._used_of_disposed = self._generation = 0
         self._open = engine.pool.checkedin() if isinstance(engine.pool, QueuePool) else 0
         self._active, self._idle = ACTIVE.labels(name), IDLE.labels(name)
         self._overflow, self._max = OVERFLOW.labels(name), MAX.labels(name)
         self._wait, self._timeouts = WAIT.labels(name), TIMEOUTS.labels(name)
-        event.listen(engine, "connect", lambda *_: self._count(opened=1))
-        event.listen(engine, "close", lambda *_: self._count(opened=-1))
+        event.listen(engine, "connect", self._on_connect)
+        event.listen(engine, "close", self._on_close)
         event.listen(engine, "checkout", self._on_checkout)
         event.listen(engine, "checkin", self._on_checkin)
         event.listen(engine, "detach", self._on_detach)
@@ -537,7 +615,7 @@ class _PoolGauges:
         size, limit = _size(self._engine.pool)
         return {
             "name": self._name,
-            "active": self._used,
+            "active": self._used + self._used_of_disposed,
             "idle": self._open - self._used,
             "max": limit,
             "overflow": max(self._open - size, 0),
@@ -548,25 +626,47 @@ class _PoolGauges:
         with self._lock:
             self._open += opened
             self._used += used
-            self._active.set(self._used)
+            self._active.set(self._used + self._used_of_disposed)
             self._idle.set(self._open - self._used)
             self._overflow.set(max(self._open - size, 0))
             self._max.set(limit)
+
+    def _on_connect(self, _connection: Any, record: Any) -> None:
+        record.record_info[_GENERATION] = self._generation
+        self._count(opened=1)
+
+    def _on_close(self, _connection: Any, record: Any) -> None:
+        if self._is_current(record):
+            self._count(opened=-1)
 
     def _on_checkout(self, _connection: Any, record: Any, _proxy: Any) -> None:
         record.record_info[_IN_USE] = True
         self._count(used=1)
 
     def _on_checkin(self, _connection: Any, record: Any) -> None:
-        if record.record_info.pop(_IN_USE, False):  # not, if it could not be opened to begin with
+        if not record.record_info.pop(_IN_USE, False):
+            return  # it could not be opened to begin with
+        if self._is_current(record):
             self._count(used=-1)
+        else:  # back to a pool that was disposed of: nobody gets it any more
+            self._used_of_disposed -= 1
+            self._count()
 
     def _on_detach(self, _connection: Any, record: Any) -> None:
         record.record_info.pop(_IN_USE, None)
         self._count(opened=-1, used=-1)
 
     def _on_disposed(self, engine: Engine) -> None:
+        with self._lock:
+            self._generation += 1
+            self._used_of_disposed += self._used
+            self._open = self._used = 0
+        self._count()
         self._time_waits(engine.pool)  # a new one has taken the old one's place
+
+    def _is_current(self, record: Any) -> bool:
+        generation: int = record.record_info.get(_GENERATION, self._generation)
+        return generation == self._generation
 
     def _time_waits(self, pool: Pool) -> None:
         connect = pool.connect
@@ -585,7 +685,10 @@ class _PoolGauges:
                     ERRORS.labels(error_type_of(error.__cause__ or error)).inc()
                 raise
             finally:
-                self._wait.observe(perf_counter() - started)
+                seconds = perf_counter() - started
+                self._wait.observe(seconds)
+                if (current := current_context()) is not None:
+                    current.database.wait_seconds += seconds
 
         pool.connect = timed_connect  # type: ignore[method-assign]  # no event tells when a wait begins
 

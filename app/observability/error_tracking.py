@@ -47,6 +47,8 @@ MAX_REPORTS_PER_MINUTE = 10
 """Of one kind. Building a report takes 2 to 3 ms and servers are paid by the report: neither must grow
 with an outage."""
 MAX_REPORTS_PER_MINUTE_IN_ALL = 100
+MAX_WARNINGS_PER_MINUTE_IN_ALL = 30
+"""Of their own, so that a slow database cannot use up what exceptions need."""
 MAX_MESSAGE = 4096
 """Characters of an exception's message that are sent."""
 _MAX_TRAILS = 1024  # requests with breadcrumbs that are remembered at a time
@@ -105,8 +107,9 @@ def setup_error_tracking(
     `on_drop` is told how many reports were lost, `on_suppress` how many were not made because there
     were enough of their kind; `transport` is where reports leave the process.
     """
-    global _allowance  # noqa: PLW0603 - one process has one error tracker
-    _allowance = _Allowance(on_suppress or (lambda _: None))
+    global _allowance, _warnings  # noqa: PLW0603 - one process has one error tracker
+    _allowance = _Allowance(MAX_REPORTS_PER_MINUTE_IN_ALL, on_suppress or _nobody)
+    _warnings = _Allowance(MAX_WARNINGS_PER_MINUTE_IN_ALL, on_suppress or _nobody)
     sentry_sdk.get_client().close(timeout=0)
     if settings.sentry_dsn is None:
         sentry_sdk.get_global_scope().set_client(None)
@@ -171,9 +174,10 @@ def report_warning(
     """Send something that is no exception, but that somebody should look into.
 
     Reports with the same `fingerprint` are one issue, whatever their message says; of each,
-    MAX_REPORTS_PER_MINUTE are made. `contexts` are its details, by heading.
+    MAX_REPORTS_PER_MINUTE are made, and of all MAX_WARNINGS_PER_MINUTE_IN_ALL. `contexts` are its
+    details, by heading.
     """
-    if not sentry_sdk.get_client().is_active() or not _allowance.take(" ".join(fingerprint)):
+    if not sentry_sdk.get_client().is_active() or not _warnings.take(" ".join(fingerprint)):
         return
     event: dict[str, Any] = {
         "level": "warning",
@@ -188,7 +192,8 @@ def report_warning(
 class _Allowance:
     """How many reports may still be made in the current minute, of a kind and in all."""
 
-    def __init__(self, on_suppress: Callable[[int], None]) -> None:
+    def __init__(self, in_all: int, on_suppress: Callable[[int], None]) -> None:
+        self._most = in_all
         self._on_suppress = on_suppress
         self._used: Counter[str] = Counter()
         self._in_all = 0
@@ -203,17 +208,19 @@ class _Allowance:
                 self._in_all = 0
                 self._ends = now + 60
             self._used[kind] += 1
-            taken = (
-                self._used[kind] <= MAX_REPORTS_PER_MINUTE
-                and self._in_all < MAX_REPORTS_PER_MINUTE_IN_ALL
-            )
+            taken = self._used[kind] <= MAX_REPORTS_PER_MINUTE and self._in_all < self._most
             self._in_all += taken
         if not taken:
             self._on_suppress(1)
         return taken
 
 
-_allowance = _Allowance(lambda _: None)
+def _nobody(_: int) -> None:
+    """Nobody wants to know."""
+
+
+_allowance = _Allowance(MAX_REPORTS_PER_MINUTE_IN_ALL, _nobody)
+_warnings = _Allowance(MAX_WARNINGS_PER_MINUTE_IN_ALL, _nobody)
 
 
 def is_expected(error: BaseException) -> bool:

@@ -71,7 +71,10 @@ class LogSettings(ServiceSettings):
         description="Share of access lines to write, by method and route template: GET /v1/orders=0.1",
     )
     log_sample_slow_ms: float = Field(
-        1000.0, gt=0, description="A request that takes longer has its access line, sampled or not."
+        1000.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="A request that takes longer has its access line, sampled or not.",
     )
 
     @field_validator("log_sample", mode="before")
@@ -222,7 +225,7 @@ _HEADER_FIELDS: Final = {
 }  # fmt: skip
 _ACCESS_FIELDS: Final = {
     "method", "path", "route", "status", "duration_ms", "client_ip", "user_agent", "db_statements",
-    "db_duration_ms", "sample_rate",
+    "db_duration_ms", "db_wait_ms", "sample_rate",
 }  # fmt: skip
 
 
@@ -666,13 +669,20 @@ class AccessLogMiddleware:
             status = 500
             raise
         finally:
-            self._log(scope, CLIENT_CLOSED_REQUEST if gone else status, perf_counter() - started)
+            if gone or _client_has_left():
+                status = CLIENT_CLOSED_REQUEST
+            self._log(scope, status, perf_counter() - started)
 
     def _log(self, scope: "Scope", status: int, seconds: float) -> None:
         route = route_template(scope)
         rate = self._sampling.rate_of(scope, route, status, seconds) if self._sampling else 1.0
         if rate:
             _log_access(scope, route, status, seconds, rate)
+
+
+def _client_has_left() -> bool:
+    context = current_context()
+    return context is not None and context.client_has_left
 
 
 def _log_access(scope: "Scope", route: str, status: int, seconds: float, rate: float) -> None:
@@ -689,6 +699,7 @@ def _log_access(scope: "Scope", route: str, status: int, seconds: float, rate: f
         duration_ms=round(seconds * 1000, 3),
         db_statements=database.statements,
         db_duration_ms=round(database.seconds * 1000, 3),
+        db_wait_ms=round(database.wait_seconds * 1000, 3),
         sample_rate=rate,
         client_ip=redact_address(client[0]) if client else "",
         user_agent=redact_text(user_agent.decode("latin-1"), 256),

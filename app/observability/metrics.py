@@ -35,6 +35,7 @@ from app.observability.cardinality import fold
 from app.observability.context import (
     UNMATCHED_ROUTE,
     ServiceSettings,
+    current_context,
     current_trace_ids,
     is_operational,
     route_template,
@@ -218,7 +219,8 @@ def _count_and_time(info: Info) -> None:
     exchange: _Exchange = scope[_EXCHANGE]
     method = info.method if info.method in _METHODS else _OTHER_METHOD
     status = info.modified_status
-    if exchange.gone:
+    context = current_context()
+    if exchange.gone or (context is not None and context.client_has_left):
         status = _CLIENT_CLOSED_REQUEST
     elif exchange.failed:
         status = _FAILED

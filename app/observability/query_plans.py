@@ -24,8 +24,8 @@ from loguru import logger
 from prometheus_client import Counter
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from app.observability.database import OnFinding, SlowStatement, report_slow
@@ -128,8 +128,11 @@ class QueryPlans:
                 context.run(report_slow, self._on_finding, slow)
 
     async def _work(self, waiting: "_Waiting") -> None:
-        # No pool: the application's is for requests, and this one is used once in a while.
-        engine = create_async_engine(self._engine.url, poolclass=NullPool)
+        # No pool: the application's is for requests, and this one is used once in a while. It connects
+        # as that one does, so with its TLS and its search path.
+        like = self._engine.sync_engine
+        pool = NullPool(like.pool._creator, dialect=like.dialect)
+        engine = AsyncEngine(Engine(pool, like.dialect, like.url))
         while True:
             slow, context = await waiting.get()
             plan: Plan | None = None
@@ -183,22 +186,23 @@ async def read_plan(connection: "AsyncConnection", statement: str, parameters: A
     """
     await connection.execute(text("SET TRANSACTION READ ONLY"))
     await connection.execute(text(f"SET LOCAL statement_timeout = {int(TIMEOUT_SECONDS * 1000)}"))
-    answer = await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
+    answer = await connection.exec_driver_sql(
+        f"EXPLAIN (VERBOSE, FORMAT JSON) {statement}", parameters
+    )
     said = answer.scalar_one()
     document = json.loads(said) if isinstance(said, str) else said
     root: dict[str, Any] = document[0]["Plan"]
     nodes = list(_walk(root))
-    tables = {node["Relation Name"] for node in nodes if "Relation Name" in node}
-    sizes = {
-        name: int(rows)
-        for name, rows in await connection.execute(
-            text(
-                "SELECT relname, max(reltuples) FROM pg_class"
-                " WHERE relname = ANY(:tables) AND relkind IN ('r', 'p', 'm') GROUP BY relname"
-            ),
-            {"tables": sorted(tables)},
-        )
-    }
+    tables = {_table(node) for node in nodes if "Relation Name" in node}
+    found = await connection.execute(
+        text(
+            "SELECT nspname, relname, reltuples FROM pg_class"
+            " JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+            " WHERE relname = ANY(:tables) AND relkind IN ('r', 'p', 'm')"
+        ),
+        {"tables": sorted({name for _, name in tables})},
+    )
+    sizes = {(row.nspname, row.relname): int(row.reltuples) for row in found}
     return Plan(
         nodes=" > ".join(_title(node) for node in nodes)[:1000],
         total_cost=float(root["Total Cost"]),
@@ -213,17 +217,25 @@ def _walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _walk(child)
 
 
+def _table(node: dict[str, Any]) -> tuple[str, str]:
+    return node.get("Schema", ""), node["Relation Name"]
+
+
+def _named(node: dict[str, Any]) -> str:
+    schema, name = _table(node)
+    return name if schema in {"", "public"} else f"{schema}.{name}"
+
+
 def _title(node: dict[str, Any]) -> str:
     kind: str = node["Node Type"]
-    table = node.get("Relation Name")
-    return f"{kind} on {table}" if table else kind
+    return f"{kind} on {_named(node)}" if "Relation Name" in node else kind
 
 
-def _hint(node: dict[str, Any], sizes: dict[str, int]) -> str:
+def _hint(node: dict[str, Any], sizes: dict[tuple[str, str], int]) -> str:
     kind: str = node["Node Type"]
     if kind == "Seq Scan":
-        table: str = node["Relation Name"]
-        size = sizes.get(table, -1)  # -1: never analysed
+        table = _named(node)
+        size = sizes.get(_table(node), -1)  # -1: never analysed
         columns = _columns(node.get("Filter", ""))
         if size >= LARGE_ROWS and columns:
             return (

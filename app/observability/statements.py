@@ -10,7 +10,7 @@ is a customer's.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
@@ -21,6 +21,7 @@ Complexity = Literal["low", "medium", "high"]
 
 MAX_TEXT: Final = 20_000
 """Characters of a statement that are read: what follows are rows of a bulk insert."""
+MAX_REMEMBERED_TEXT: Final = 4_000
 MAX_FINGERPRINT: Final = 2_000
 
 
@@ -47,9 +48,18 @@ class Statement:
         return f"{self.verb} {self.table}".rstrip()
 
 
-@lru_cache(maxsize=4096)
 def read_statement(text: str) -> Statement:
     """Return what `text` does."""
+    # A long text holds its values itself: it hardly comes again, and would fill the memory.
+    return _remembered(text) if len(text) <= MAX_REMEMBERED_TEXT else _read(text)
+
+
+@lru_cache(maxsize=2048)
+def _remembered(text: str) -> Statement:
+    return _read(text)
+
+
+def _read(text: str) -> Statement:
     cut = text[:MAX_TEXT]
     tokens = _tokens(cut)
     ctes, main = _without_ctes(tokens)
@@ -73,12 +83,12 @@ def read_statement(text: str) -> Statement:
 
 _TOKEN = re.compile(
     r"""
-      (?P<space>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
+      (?P<space>\s+|--[^\n]*|/\*)               # where a comment ends, _scan finds out
     | (?P<literal>
           [eE]'(?:[^'\\]|\\.|'')*(?:'|\Z)             # only here a backslash escapes (PostgreSQL)
         | (?:[bBxXnN]|[uU]&)?'(?:[^']|'')*(?:'|\Z)    # what is not closed is a literal to the end
         | \$(?P<tag>[A-Za-z_]\w*|)\$.*?(?:\$(?P=tag)\$|\Z)
-        | (?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
+        | \.?\d(?:[eE][+-]?\d|[\w.])*               # a number in any notation
       )
     | (?P<bound>
         (?:\$\d+|\?\d*|%s|%\(\w+\)s|(?<!:):[A-Za-z_]\w*)
@@ -91,20 +101,69 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _LIST = re.compile(r"\?(?: ?, ?\?)+")
-_ROWS = re.compile(r"\( ?\? ?\)(?: ?, ?\( ?\? ?\))+")
+_ROWS = re.compile(r"\( ?\? ?\)(?: ?, ?(?:\( ?\? ?\)|\(?[ ?,]*\Z))+")  # the last one may be cut off
+
+
+_COMMENT_SIGN = re.compile(r"/\*|\*/")
+_DOT: Final = ("sign", ".")
+_AFTER_VALUES: Final = frozenset({"ON", "RETURNING", "SELECT", ";"})
+_AFTER_LIST: Final = frozenset({")", "SELECT"})
+_OPERATORS: Final = frozenset("=<>|~+-*/%") | {
+    "LIKE",
+    "ILIKE",
+    "GLOB",
+    "REGEXP",
+    "MATCH",
+    "THEN",
+    "ELSE",
+}
+
+
+def _scan(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the kind and the text of each piece."""
+    at = 0
+    while match := _TOKEN.match(text, at):
+        at = match.end()
+        if match[0] == "/*":
+            at = _end_of_comment(text, at)
+        yield match.lastgroup or "", match[0]
+
+
+def _end_of_comment(text: str, at: int) -> int:
+    depth = 1  # PostgreSQL nests them; where they do not nest, this hides too much
+    while depth:
+        sign = _COMMENT_SIGN.search(text, at)
+        if sign is None:
+            return len(text)
+        depth += 1 if sign[0] == "/*" else -1
+        at = sign.end()
+    return at
 
 
 def fingerprint_of(text: str) -> str:
-    """Return `text` with `?` for every literal and parameter, without comments, in one line."""
+    """Return `text` with `?` for every literal and parameter, without comments, in one line.
+
+    SQLite takes "double quotes" for a literal where they name no column, so those that stand where a
+    value does become `?` as well.
+    """
     parts: list[str] = []
-    for match in _TOKEN.finditer(text):
-        kind = match.lastgroup
+    pieces = list(_scan(text))
+    before, values_end = "", frozenset[str]()
+    for at, (kind, said) in enumerate(pieces):
         if kind == "space":
             parts.append(" ")
-        elif kind in {"literal", "bound"}:
-            parts.append("?")
-        else:
-            parts.append(match[0])
+            continue
+        word = said.upper() if kind in {"word", "sign"} else ""
+        if word == "VALUES":
+            values_end = _AFTER_VALUES
+        elif word == "(" and before == "IN":
+            values_end = _AFTER_LIST
+        elif word in values_end:
+            values_end = frozenset()
+        is_name = kind == "quoted" and (said[0] == "`" or pieces[at + 1 : at + 2] == [_DOT])
+        is_value = kind == "quoted" and (values_end or before in _OPERATORS) and not is_name
+        parts.append("?" if kind in {"literal", "bound"} or is_value else said)
+        before = word
     plain = re.sub(r" {2,}", " ", "".join(parts)).strip()
     return _ROWS.sub("(?)", _LIST.sub("?", plain))
 
@@ -118,8 +177,7 @@ class _Token(NamedTuple):
 
 def _tokens(text: str) -> list[_Token]:
     found = []
-    for match in _TOKEN.finditer(text):
-        kind, said = match.lastgroup, match[0]
+    for kind, said in _scan(text):
         if kind == "space":
             continue
         if kind == "word":

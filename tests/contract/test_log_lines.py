@@ -22,7 +22,7 @@ FIELDS = {
 }  # fmt: skip
 ACCESS_FIELDS = {
     "method", "path", "route", "status", "duration_ms", "client_ip", "user_agent", "db_statements",
-    "db_duration_ms", "sample_rate",
+    "db_duration_ms", "db_wait_ms", "sample_rate",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.infrastructure.database import Database
+from app.observability.context import RequestContext, bind_context
 from app.observability.database import (
     DatabaseInsightSettings,
     SlowStatement,
@@ -167,6 +168,23 @@ async def test_a_large_sort_and_a_scan_without_a_filter_are_told(shop: AsyncEngi
     }
 
 
+async def test_a_hint_speaks_of_the_table_in_the_schema_of_the_statement(
+    shop: AsyncEngine,
+) -> None:
+    async with shop.begin() as connection:
+        await connection.execute(text("CREATE SCHEMA tiny"))
+        await connection.execute(text("CREATE SCHEMA big"))
+        await connection.execute(text("CREATE TABLE tiny.orders (customer_id int)"))
+        await connection.execute(text("CREATE TABLE big.orders AS SELECT * FROM public.orders"))
+        await connection.execute(text("ANALYZE"))
+        tiny = await read_plan(connection, "SELECT * FROM tiny.orders WHERE customer_id = $1", (1,))
+        big = await read_plan(connection, "SELECT * FROM big.orders WHERE customer_id = $1", (1,))
+    assert tiny.hints == ()
+    assert big.hints[0].startswith(
+        "sequential scan on big.orders, 20.0 k rows, filter on customer_id"
+    )
+
+
 async def test_an_indexed_lookup_has_no_hint(shop: AsyncEngine) -> None:
     async with shop.connect() as connection:
         plan = await read_plan(connection, "SELECT * FROM orders WHERE id = $1", (5,))
@@ -233,6 +251,60 @@ async def test_only_selects_of_postgresql_are_explained_and_only_when_asked(
         assert plans.explain(slow_statement("WITH x AS (SELECT 1) UPDATE orders SET id=1")) is False
         assert plans.explain(select) is True
     assert plans.explain(slow_statement("SELECT 2 FROM orders")) is False
+
+
+async def test_a_plan_is_asked_for_on_a_connection_like_the_application_s(
+    postgres_database: str,
+) -> None:
+    engine = create_async_engine(
+        postgres_database, connect_args={"server_settings": {"search_path": "hidden"}}
+    )
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE SCHEMA hidden"))
+        await connection.execute(text("CREATE TABLE hidden.things (id int)"))
+    findings = Findings()
+    plans = QueryPlans(engine, ON, on_finding=findings)
+    async with plans.running():
+        assert plans.explain(slow_statement("SELECT id FROM things"))
+        await asyncio.wait_for(findings.heard.wait(), 30)
+    await engine.dispose()
+    assert (
+        findings.reported[0]["contexts"]["database"]["plan"]["nodes"] == "Seq Scan on hidden.things"
+    )
+
+
+async def test_rows_that_come_later_are_not_counted_as_none(shop: AsyncEngine) -> None:
+    instrument_database(shop, DatabaseInsightSettings())
+    labels = {"operation": "SELECT", "table": "orders"}
+    before = sample("database_rows_returned_count", **labels)
+    async with shop.connect() as connection:
+        result = await connection.stream(text("SELECT * FROM orders"))
+        assert len(await result.all()) == 20_000
+        assert sample("database_rows_returned_count", **labels) == before
+        await connection.execute(text("SELECT * FROM orders"))
+        assert sample("database_rows_returned_count", **labels) == before + 1
+
+
+async def test_a_statement_that_times_out_is_slow_and_in_the_books(
+    postgres_service_database: str, log_records: LogRecords
+) -> None:
+    settings: Settings = settings_for(
+        postgres_service_database, database_statement_timeout_ms=100, database_slow_query_ms=50
+    )
+    database = Database(settings)
+    instrument_database(database.engine, settings, pool="timing-out")
+    with (
+        bind_context(RequestContext("request-1", route="/slow")) as context,
+        pytest.raises(DBAPIError),
+    ):
+        async with database.engine.connect() as connection:
+            await connection.execute(text("SELECT pg_sleep(5)"))
+    await database.dispose()
+    assert context.database.statements == 1
+    assert context.database.seconds >= 0.1
+    (line,) = findings_in(log_records, "slow_query")
+    assert (line["error_type"], line["handler"]) == ("timeout", "/slow")
+    assert line["duration_ms"] >= 100
 
 
 async def test_a_write_inside_of_a_select_is_not_executed(shop: AsyncEngine) -> None:

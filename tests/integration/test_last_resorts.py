@@ -2,16 +2,21 @@
 
 import asyncio
 import json
+import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import make_url
 
 from app.errors import UnhandledErrorMiddleware
 from tests.books import reconcile_now
 from tests.provider import RunningProvider
 from tests.service import PASSWORD, Service, start_process
+from tests.tools import wait_until
 
 
 async def test_a_password_with_half_a_character_is_refused(service: Service) -> None:
@@ -98,3 +103,37 @@ async def test_a_request_that_is_cut_off_is_told_so_in_a_problem_document() -> N
     assert sent[0]["status"] == 503
     assert (b"retry-after", b"1") in sent[0]["headers"]
     assert json.loads(sent[1]["body"])["code"] == "service_unavailable"
+
+
+def test_a_client_that_leaves_before_its_answer_is_told_as_499(
+    sqlite_service_database: str, provider: RunningProvider, tmp_path: Path
+) -> None:
+    with start_process(
+        "serve", tmp_path, database_url=sqlite_service_database, provider_url=provider.url
+    ) as api:
+
+        def in_progress() -> float:
+            page = httpx2.get(f"{api.url}/metrics").text
+            return float(page.partition("\nhttp_requests_in_progress ")[2].partition("\n")[0])
+
+        body = json.dumps({"email": "leaver@example.com", "password": PASSWORD, "name": "Ada"})
+        request = (
+            "POST /v1/users HTTP/1.1\r\nHost: api\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}"
+        )
+        with closing(sqlite3.connect(make_url(sqlite_service_database).database or "")) as busy:
+            busy.execute("BEGIN IMMEDIATE")  # nobody is answered while this lasts
+            with socket.create_connection(("127.0.0.1", api.port)) as client:
+                client.sendall(request.encode())
+                wait_until(lambda: in_progress() == 1, "the request is there")
+            assert api.answers("/health/live")  # so the server has seen the connection close, too
+            busy.rollback()
+
+        def access() -> list[dict[str, Any]]:
+            lines = [json.loads(line) for line in api.log().splitlines()]
+            return [line for line in lines if line["type"] == "http_request"]
+
+        wait_until(lambda: bool(access()), "the request has ended")
+        assert [line["status"] for line in access()] == [499]
+        page = httpx2.get(f"{api.url}/metrics").text
+        assert 'http_requests_total{handler="/v1/users",method="POST",status="499"} 1.0' in page

@@ -84,6 +84,7 @@ UNSAFE = {
     "REDIS_URL": "",
     "PAYMENT_PROVIDER_URL": "",
     "CORS_ORIGINS": "https://shop.example,*",
+    "OPERATIONS_TOKEN": "fifteen letters",
 }
 
 
@@ -97,7 +98,9 @@ def test_production_refuses_each_unsafe_default_and_only_that(
 
 
 def test_production_says_all_that_is_unsafe_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = complaint(monkeypatch, ENVIRONMENT="production", CORS_ORIGINS="*")
+    said = complaint(
+        monkeypatch, ENVIRONMENT="production", CORS_ORIGINS="*", OPERATIONS_TOKEN="short"
+    )
     assert [name for name in UNSAFE if name in said] == [*UNSAFE]
     assert said.count("unsafe in production") == 1
     assert len(said.split("; ")) >= len(UNSAFE)

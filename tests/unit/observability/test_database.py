@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, bindparam, create_engine, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, QueuePool
+from sqlalchemy.util import greenlet_spawn
 
 from app.observability.context import RequestContext, bind_context, current_context
 from app.observability.database import (
@@ -26,6 +28,17 @@ from app.observability.database import (
     repetition_is_meant,
     watch_n_plus_one,
 )
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Person(Base):
+    __tablename__ = "people"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
 
 NEVER_SLOW = DatabaseInsightSettings(database_slow_query_ms=60_000)
 ALWAYS_SLOW = DatabaseInsightSettings(database_slow_query_ms=0.000001)
@@ -180,6 +193,63 @@ def test_a_database_that_cannot_be_opened_is_a_connection_error(tmp_path: Path) 
     assert sample("database_errors_total", error_type="connection") == before + 1
 
 
+async def test_a_failed_statement_costs_its_time_as_any_other(
+    engine: AsyncEngine, log_records: LogRecords
+) -> None:
+    instrument_database(engine, ALWAYS_SLOW)
+    labels = {"operation": "INSERT", "table": "people"}
+    before = sample("database_query_duration_seconds_count", **labels)
+    slow = sample("database_slow_queries_total", **labels)
+    with bind_context(RequestContext("request-1", route="/failing")) as context:
+        async with engine.connect() as connection:
+            with pytest.raises(IntegrityError):
+                await connection.execute(text("INSERT INTO people VALUES (1, 'x')"))
+    assert context.database.statements == 1
+    assert context.database.seconds > 0
+    assert sample("database_query_duration_seconds_count", **labels) == before + 1
+    assert sample("database_slow_queries_total", **labels) == slow + 1
+    assert sample("database_queries_per_request_count", handler="/failing") == 1
+    line = log_records[-1]["extra"]
+    assert (line["error_type"], line["handler"], line["rows"]) == ("integrity", "/failing", None)
+
+
+async def test_what_the_application_cancels_is_no_error_of_the_database(
+    engine: AsyncEngine,
+) -> None:
+    instrument_database(engine, NEVER_SLOW)
+    endless = text(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000000)"
+        " SELECT count(*) FROM n"
+    )
+
+    def errors() -> float:
+        kinds = ("timeout", "deadlock", "integrity", "connection", "pool_timeout", "other")
+        return sum(sample("database_errors_total", error_type=kind) for kind in kinds)
+
+    before = errors()
+    with bind_context(RequestContext("request-1")) as context:
+        async with engine.connect() as connection:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await connection.execute(endless)
+    assert errors() == before
+    assert context.database.describe is not None
+    assert context.database.describe()["error_type"] == "cancelled"
+
+
+async def test_rows_are_those_returned_or_changed(
+    engine: AsyncEngine, log_records: LogRecords
+) -> None:
+    instrument_database(engine, ALWAYS_SLOW)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE people SET name = 'x' WHERE id < 5"))
+        assert log_records[-1]["extra"]["rows"] == 5
+        await connection.execute(text("SELECT * FROM people WHERE id < 3"))
+        assert log_records[-1]["extra"]["rows"] == 3
+    labels = {"operation": "UPDATE", "table": "people"}
+    assert REGISTRY.get_sample_value("database_rows_returned_count", labels) is None
+
+
 # Slow statements --------------------------------------------------------------------------------------
 
 
@@ -221,6 +291,30 @@ async def test_a_quick_statement_is_no_finding(
     async with engine.connect() as connection:
         await connection.execute(BY_ID, {"id": 1})
     assert not [line for line in log_records if line["extra"].get("type") == "db_query"]
+
+
+async def test_the_flush_of_a_library_s_task_has_no_caller_but_a_handler(
+    engine: AsyncEngine, log_records: LogRecords
+) -> None:
+    instrument_database(engine, ALWAYS_SLOW, application="tests")
+    sessions = async_sessionmaker(engine)
+    with bind_context(RequestContext("request-1", route="/flush")):
+        async with sessions.begin() as session:
+            session.add(Person(id=100, name="x"))
+    (line,) = [line["extra"] for line in log_records if line["extra"].get("operation") == "INSERT"]
+    assert (line["caller"], line["handler"]) == ("", "/flush")
+
+
+async def test_a_broken_hook_does_not_fail_the_statement(
+    engine: AsyncEngine, log_records: LogRecords
+) -> None:
+    def broken(message: str, **_: object) -> None:
+        raise RuntimeError(message)
+
+    instrument_database(engine, ALWAYS_SLOW, on_finding=broken)
+    async with engine.connect() as connection:
+        assert (await connection.execute(BY_ID, {"id": 1})).scalar() == "name-1"
+    assert log_records[-1]["message"] == "A finding could not be reported"
 
 
 async def test_what_explain_takes_over_is_not_reported_twice(engine: AsyncEngine) -> None:
@@ -292,6 +386,21 @@ async def test_batches_are_no_n_plus_one(engine: AsyncEngine) -> None:
             await _ask(engine, 50)
         await _ask(engine, 10)
     assert found == []
+
+
+async def test_a_select_in_portions_is_no_n_plus_one(engine: AsyncEngine) -> None:
+    instrument_database(engine, NEVER_SLOW)
+    portion = text("SELECT name FROM people WHERE id IN :ids").bindparams(
+        bindparam("ids", expanding=True)
+    )
+    with watch_n_plus_one() as found, bind_context(RequestContext("r-1")):
+        async with engine.connect() as connection:
+            for _ in range(20):
+                await connection.execute(portion, {"ids": list(range(100))})
+            assert found == []
+            for _ in range(20):
+                await connection.execute(portion, {"ids": list(range(99))})
+    assert len(found) == 1
 
 
 async def test_work_outside_of_a_request_is_not_counted(engine: AsyncEngine) -> None:
@@ -409,6 +518,28 @@ def test_a_connection_that_could_not_be_opened_was_never_in_use(tmp_path: Path) 
         with pytest.raises(OperationalError):
             engine.connect()
     assert gauges("never") == {"active": 0, "idle": 0, "max": 15, "overflow": 0}
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_a_pool_disposed_of_while_in_use_is_forgotten_with_its_last_connection(
+    tmp_path: Path, close: bool
+) -> None:
+    engine = engine_of(tmp_path)
+    instrument_database(engine, NEVER_SLOW, pool=f"disposed-{close}")
+    other = await engine.connect()
+    used = await engine.connect()
+    await other.close()
+    old = engine.sync_engine.pool
+    await engine.dispose(close=close)
+    assert gauges(f"disposed-{close}") == {"active": 1, "idle": 0, "max": 15, "overflow": 0}
+    async with engine.connect():
+        assert gauges(f"disposed-{close}")["active"] == 2
+        await used.close()
+        assert gauges(f"disposed-{close}") == {"active": 1, "idle": 0, "max": 15, "overflow": 0}
+    assert gauges(f"disposed-{close}") == {"active": 0, "idle": 1, "max": 15, "overflow": 0}
+    await engine.dispose()
+    await greenlet_spawn(old.dispose)
+    assert gauges(f"disposed-{close}") == {"active": 0, "idle": 0, "max": 15, "overflow": 0}
 
 
 async def test_a_detached_connection_belongs_to_the_pool_no_longer(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from app.observability.error_tracking import (
     MAX_BREADCRUMBS,
     MAX_REPORTS_PER_MINUTE,
     MAX_REPORTS_PER_MINUTE_IN_ALL,
+    MAX_WARNINGS_PER_MINUTE_IN_ALL,
     BoundedTransport,
     ErrorTrackingSettings,
     add_breadcrumb,
@@ -309,13 +310,23 @@ def test_all_kinds_together_make_a_bounded_number_of_reports(
     kinds = MAX_REPORTS_PER_MINUTE_IN_ALL + 20
     for number in range(kinds):
         report_exception(raised(ValueError("boom")), route=f"/v1/{number}")
-    report_warning("slow", fingerprint=["slow"])
 
     assert len(events) == MAX_REPORTS_PER_MINUTE_IN_ALL
-    assert sum(suppressed) == 21
+    assert sum(suppressed) == 20
     clock.now += 60
-    report_warning("slow", fingerprint=["slow"])
+    report_exception(raised(ValueError("boom")))
     assert len(events) == MAX_REPORTS_PER_MINUTE_IN_ALL + 1
+
+
+def test_warnings_use_up_nothing_of_what_exceptions_may(
+    events: list[Any], suppressed: list[int]
+) -> None:
+    for number in range(MAX_WARNINGS_PER_MINUTE_IN_ALL + 20):
+        report_warning("slow", fingerprint=["slow", str(number)])
+    assert len(events) == MAX_WARNINGS_PER_MINUTE_IN_ALL
+    assert sum(suppressed) == 20
+    report_exception(raised(ValueError("boom")))
+    assert len(events) == MAX_WARNINGS_PER_MINUTE_IN_ALL + 1
 
 
 def test_what_is_suppressed_and_what_is_made_add_up_whatever_thread_reports(

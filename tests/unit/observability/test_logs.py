@@ -678,6 +678,7 @@ def test_each_request_has_one_access_line(lines: Lines, app: FastAPI) -> None:
         "user_agent": "shop/1 [redacted]",
         "db_statements": 0,
         "db_duration_ms": 0.0,
+        "db_wait_ms": 0.0,
         "sample_rate": 1.0,
     }
     assert line["level"] == "INFO"

@@ -475,3 +475,16 @@ def test_what_was_redacted_is_not_looked_at_again() -> None:
     assert path == "/v1/orders/[redacted]"
     assert redact_text(path) is path
     assert type(path + "x") is str
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'syntax error in tsquery: "hunter2 & jane"',
+        'time zone "hunter2" not recognized',
+        'unit "hunter2" not recognized',
+        'invalid value for parameter "work_mem": "hunter2"',
+    ],
+)
+def test_what_postgresql_quotes_of_a_parameter_goes(message: str) -> None:
+    assert "hunter2" not in redact_text(f"(Error) {message}\n[SQL: SELECT 1]")

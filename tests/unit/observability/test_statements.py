@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.observability import statements
 from app.observability.statements import fingerprint_of, read_statement
 
 TABLES = [
@@ -85,12 +86,32 @@ FINGERPRINTS = [
     ("SELECT U&'secret', N'secret', x'ABCD'", "SELECT ?"),
     ("SELECT 1 -- secret\n, /* secret */ a", "SELECT ? , a"),
     ('SELECT "a""b" FROM "T"', 'SELECT "a""b" FROM "T"'),
+    ('SELECT 1 FROM a WHERE b = "secret one"', "SELECT ? FROM a WHERE b = ?"),
+    ('SELECT 1 FROM a WHERE "b" LIKE "%secret%"', 'SELECT ? FROM a WHERE "b" LIKE ?'),
+    ('SELECT 1 FROM a WHERE b IN ("secret", "other")', "SELECT ? FROM a WHERE b IN (?)"),
+    (
+        'INSERT INTO "a" ("b", "c") VALUES ("x", "y"), ("z", 1) ON CONFLICT ("b") DO NOTHING',
+        'INSERT INTO "a" ("b", "c") VALUES (?) ON CONFLICT ("b") DO NOTHING',
+    ),
+    ('SELECT 1 FROM a JOIN b ON "a"."x" = "b"."y"', 'SELECT ? FROM a JOIN b ON "a"."x" = "b"."y"'),
+    ("SELECT 1 /* a /* b */ secret */ FROM a", "SELECT ? FROM a"),
+    ("SELECT 1 /* never closed secret", "SELECT ?"),
+    ("SELECT 0b1011, 0o17, 1_000_111, 1e-5, 1.5E+3 FROM a", "SELECT ? FROM a"),
 ]
 
 
 @pytest.mark.parametrize(("text", "expected"), FINGERPRINTS, ids=[t for t, _ in FINGERPRINTS])
 def test_a_fingerprint_has_no_literal(text: str, expected: str) -> None:
     assert fingerprint_of(text) == expected
+
+
+def test_a_long_text_is_read_and_not_remembered() -> None:
+    remembered = statements._remembered.cache_info().currsize
+    statement = read_statement(
+        "INSERT INTO a VALUES " + ", ".join(f"({n}, 'x')" for n in range(9999))
+    )
+    assert (statement.name, statement.fingerprint) == ("INSERT a", "INSERT INTO a VALUES (?)")
+    assert statements._remembered.cache_info().currsize == remembered
 
 
 def test_statements_that_differ_in_values_have_one_fingerprint() -> None:
