@@ -82,6 +82,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# Read once by the instrumentations, when the first of them is put to use, which may be before setup_tracing.
+# Without it they write the attribute names of 2021.
+os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
+
 _TRACE_ID_HEADER: Final = b"x-trace-id"
 
 MAX_QUEUED_SPANS: Final = 2048
@@ -191,9 +195,6 @@ def setup_tracing(
         on_drop: Called with a number of spans that were lost, from any thread; count them.
     """
     global _active  # noqa: PLW0603 - one process has one tracer
-    # Read once by the instrumentations, when the first of them is put to use. Without it they write
-    # the attribute names of 2021.
-    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
     propagate.set_global_textmap(
         CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
     )
