@@ -72,11 +72,17 @@ async def archive(
     moved: list[Path] = []
     with alone_in(directory):
         while (part := await _next_part(database, keys, before, directory)) is not None:
-            with closing(PartWriter(directory, part)) as file:
-                async for entries in read_range(database, part.first, part.last):
-                    for entry in entries:
-                        file.write(sealed_content(entry))
-                path = file.keep(keys)
+            try:
+                with closing(PartWriter(directory, part)) as file:
+                    async for entries in read_range(database, part.first, part.last):
+                        for entry in entries:
+                            file.write(sealed_content(entry))
+                    path = file.keep(keys)
+            except BrokenChain:
+                # Rows that are missing because another machine has just archived them are no theft.
+                if await _is_archived(database, keys, part):
+                    raise ArchiveRefused("another run has archived meanwhile") from None
+                raise
             await _delete(database, keys, part)
             moved.append(path)
     return moved
@@ -112,6 +118,12 @@ async def _next_part(
         raise BrokenChain(last, "is missing")
     moment = newest.astimezone(dt.UTC).isoformat(timespec="microseconds")
     return Part(first, last, head.archived_hash, last_hash, moment)
+
+
+async def _is_archived(database: Database, keys: AuditKeys, part: Part) -> bool:
+    async with database.transaction() as session:
+        head = check_head(await session.scalar(HEAD), keys)
+    return head.archived_position >= part.first
 
 
 async def _delete(database: Database, keys: AuditKeys, part: Part) -> None:
