@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, get_args
 
 from greenlet import getcurrent  # type: ignore[import-untyped]  # it has no stubs
 from loguru import logger
@@ -113,7 +113,7 @@ WAIT = Histogram(
 TIMEOUTS = Counter(
     "database_connection_timeouts_total", "Waits for a connection that were given up.", ["pool"]
 )
-for _type in ("timeout", "deadlock", "integrity", "connection", "pool_timeout", "other"):
+for _type in get_args(ErrorType):
     ERRORS.labels(_type)
 
 
@@ -182,30 +182,23 @@ def instrument_database(
 # Statements -------------------------------------------------------------------------------------------
 
 _STARTED: Final = "_glasshouse_started"
-_DEADLINE_STATES: Final = {
-    "57014",
-    "55P03",
-    "25P03",
-}  # cancelled, no lock in time, idle for too long
-_CONNECTION_STATES: Final = {
-    "57P01",
-    "57P02",
-    "57P03",
-    "53300",
-}  # shut down, crashed, starting, full
+# Cancelled, no lock in time, idle for too long.
+_DEADLINE_STATES: Final = {"57014", "55P03", "25P03"}
+# Shut down, crashed, starting, full, no such database; all of the classes 08 and 28 (who are you) as well.
+_CONNECTION_STATES: Final = {"57P01", "57P02", "57P03", "53300", "3D000"}
 
 
 class _Known:
     """A statement with its series, found by its text."""
 
-    __slots__ = ("duration", "rows", "statement")
+    __slots__ = ("duration", "rows", "statement", "table")
 
     def __init__(self, text: str) -> None:
         self.statement = statement = read_statement(text)
         operation = statement.operation
-        table = fold("database_query_duration_seconds", "table", statement.table)
-        self.duration = QUERY_DURATION.labels(operation, table)
-        self.rows = ROWS.labels(operation, table) if operation == "SELECT" else None
+        self.table = fold("database_query_duration_seconds", "table", statement.table)
+        self.duration = QUERY_DURATION.labels(operation, self.table)
+        self.rows = ROWS.labels(operation, self.table) if operation == "SELECT" else None
 
 
 def _known(text: str) -> _Known:
@@ -264,12 +257,16 @@ class _Insight:
     def _after(
         self, _connection: Any, cursor: Any, text: str, parameters: Any, context: Any, many: bool
     ) -> None:
-        rows = _rows(cursor, is_select=_known(text).statement.operation == "SELECT")
-        self._observe(context, text, parameters, many=many, rows=rows)
+        known = _known(text)
+        rows = _rows(cursor, is_select=known.rows is not None)
+        if rows >= 0 and known.rows is not None:
+            known.rows.observe(rows)
+        self._observe(context, known, text, parameters, many=many, rows=rows)
 
     def _observe(
         self,
         context: Any,
+        known: _Known,
         text: str,
         parameters: Any,
         *,
@@ -279,44 +276,36 @@ class _Insight:
     ) -> None:
         """Take note of one execution, failed or not."""
         seconds = perf_counter() - getattr(context, _STARTED, perf_counter())
-        known = _known(text)
         known.duration.observe(seconds)
-        if rows >= 0 and known.rows is not None:
-            known.rows.observe(rows)
-        statement = known.statement
         current = current_context()
-        is_repeated = False
+        is_n_plus_one = False
         if current is not None:
-            is_repeated = self._note(
-                current,
-                statement,
-                seconds,
-                is_batch=many or _number_of(parameters) >= BATCH_PARAMETERS,
+            is_batch = many or _number_of(parameters) >= BATCH_PARAMETERS
+            self._note(current.database, known.statement, seconds, error_type)
+            is_n_plus_one = self._is_n_plus_one(
+                current.database, known.statement, is_batch=is_batch
             )
-            _latest_of(current.database, self).error_type = error_type
-        if not is_repeated and seconds <= self._slow_seconds:
+        if not is_n_plus_one and seconds <= self._slow_seconds:
             return
         try:
-            if current is not None and is_repeated:
-                self._report_n_plus_one(current, statement)
+            if current is not None and is_n_plus_one:
+                self._report_n_plus_one(current, known.statement)
             if seconds > self._slow_seconds:
-                self._report_slow(statement, seconds, rows, text, parameters, error_type)
+                self._report_slow(known, seconds, rows, text, parameters, error_type)
         except Exception as error:  # noqa: BLE001 - the statement has done its work
-            logger.bind(type="error", where="database").opt(exception=error).error(
-                "A finding could not be reported"
-            )
+            log_unreported(error)
 
     def _note(
-        self, current: RequestContext, statement: Statement, seconds: float, *, is_batch: bool
-    ) -> bool:
-        """Count one execution; return whether it is the one that makes an N+1."""
-        use = current.database
+        self, use: DatabaseUse, statement: Statement, seconds: float, error_type: str
+    ) -> None:
         use.seconds += seconds
+        if statement.operation != "TRANSACTION":  # nobody wrote it
+            use.statements += 1
         latest = _latest_of(use, self)
-        latest.statement, latest.seconds = statement, seconds
-        if statement.operation == "TRANSACTION":
-            return False  # nobody wrote it
-        use.statements += 1
+        latest.statement, latest.seconds, latest.error_type = statement, seconds, error_type
+
+    def _is_n_plus_one(self, use: DatabaseUse, statement: Statement, *, is_batch: bool) -> bool:
+        """Count a SELECT; return whether this execution is the one too many."""
         if statement.operation != "SELECT" or is_batch or _repetition_is_meant.get():
             return False
         times = use.repeated.get(statement.fingerprint_id, 0) + 1
@@ -333,6 +322,7 @@ class _Insight:
         if error.statement is not None and error.execution_context is not None:
             self._observe(
                 error.execution_context,
+                _known(error.statement),
                 error.statement,
                 error.parameters,
                 many=False,
@@ -358,15 +348,15 @@ class _Insight:
 
     def _report_slow(
         self,
-        statement: Statement,
+        known: _Known,
         seconds: float,
         rows: int,
         text: str,
         parameters: object,
         error_type: str,
     ) -> None:
-        table = fold("database_query_duration_seconds", "table", statement.table)
-        SLOW.labels(statement.operation, table).inc()
+        statement = known.statement
+        SLOW.labels(statement.operation, known.table).inc()
         details = self.details(statement, seconds) | {
             "rows": rows if rows >= 0 else None,
             "error_type": error_type,
@@ -399,6 +389,13 @@ class _Insight:
                 operation=statement.operation,
                 table=statement.table,
             )
+
+
+def log_unreported(error: Exception) -> None:
+    """Say that a finding could not be handed over, which must not concern who caused it."""
+    logger.bind(type="error", where="database").opt(exception=error).error(
+        "A finding could not be reported"
+    )
 
 
 def report_slow(
@@ -579,7 +576,6 @@ def _frames() -> Iterator[FrameType]:
 
 # The pool ---------------------------------------------------------------------------------------------
 
-
 _IN_USE: Final = "glasshouse_in_use"
 _GENERATION: Final = "glasshouse_generation"
 """Which pool of the engine a connection is from: dispose() replaces the pool."""
@@ -621,11 +617,12 @@ class _PoolGauges:
             "overflow": max(self._open - size, 0),
         }
 
-    def _count(self, *, opened: int = 0, used: int = 0) -> None:
+    def _count(self, *, opened: int = 0, used: int = 0, used_of_disposed: int = 0) -> None:
         size, limit = _size(self._engine.pool)
         with self._lock:
             self._open += opened
             self._used += used
+            self._used_of_disposed += used_of_disposed
             self._active.set(self._used + self._used_of_disposed)
             self._idle.set(self._open - self._used)
             self._overflow.set(max(self._open - size, 0))
@@ -649,12 +646,14 @@ class _PoolGauges:
         if self._is_current(record):
             self._count(used=-1)
         else:  # back to a pool that was disposed of: nobody gets it any more
-            self._used_of_disposed -= 1
-            self._count()
+            self._count(used_of_disposed=-1)
 
     def _on_detach(self, _connection: Any, record: Any) -> None:
         record.record_info.pop(_IN_USE, None)
-        self._count(opened=-1, used=-1)
+        if self._is_current(record):
+            self._count(opened=-1, used=-1)
+        else:
+            self._count(used_of_disposed=-1)
 
     def _on_disposed(self, engine: Engine) -> None:
         with self._lock:

@@ -1,9 +1,10 @@
 """Logs: one JSON object a line, from every logger of the process, to one destination.
 
 Owns: the log line (its fields are a contract, tested in tests/contract) and the access line, one for
-each request. Everything passes through loguru: the application's own `logger`, the standard library's
-loggers (uvicorn, SQLAlchemy, asyncio, ...) and warnings. Ids are read where the line is written; every
-line is redacted; exceptions carry their stack and never the values of local variables.
+each request, or for a share of those to a busy route (LOG_SAMPLE). Everything passes through loguru: the
+application's own `logger`, the standard library's loggers (uvicorn, SQLAlchemy, asyncio, ...) and
+warnings. Ids are read where the line is written; every line is redacted; exceptions carry their stack and
+never the values of local variables.
 
     from loguru import logger
     logger.bind(type="order", order_id=str(order.id)).info("order created")

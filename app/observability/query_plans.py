@@ -28,7 +28,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
-from app.observability.database import OnFinding, SlowStatement, report_slow
+from app.observability.database import OnFinding, SlowStatement, log_unreported, report_slow
 from app.observability.statements import fingerprint_of
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class QueryPlans:
                 await task
             while not waiting.empty():
                 slow, context = waiting.get_nowait()
-                context.run(report_slow, self._on_finding, slow)
+                context.run(self._tell, slow)
 
     async def _work(self, waiting: "_Waiting") -> None:
         # No pool: the application's is for requests, and this one is used once in a while. It connects
@@ -141,31 +141,35 @@ class QueryPlans:
                     plan = await read_plan(connection, slow.text, slow.parameters)
                 EXPLAINS.labels("explained").inc()
             except asyncio.CancelledError:
-                context.run(self._tell, slow, None)
+                context.run(self._tell, slow)
                 raise
             except Exception as error:  # noqa: BLE001 - a plan is nice to have; the finding is not lost
                 EXPLAINS.labels("failed").inc()
                 context.run(_log_failure, slow, error)
             context.run(self._tell, slow, plan)
 
-    def _tell(self, slow: SlowStatement, plan: Plan | None) -> None:
-        if plan is None:
-            report_slow(self._on_finding, slow)
-            return
-        told = {
-            "nodes": plan.nodes,
-            "total_cost": plan.total_cost,
-            "estimated_rows": plan.estimated_rows,
-            "hints": list(plan.hints),
-        }
-        logger.bind(
-            type="db_query",
-            event="query_plan",
-            query_id=slow.statement.fingerprint_id,
-            table=slow.statement.table,
-            **told,
-        ).warning("Plan of a slow statement")
-        report_slow(self._on_finding, slow, plan=told)
+    def _tell(self, slow: SlowStatement, plan: Plan | None = None) -> None:
+        try:
+            report_slow(self._on_finding, slow, plan=_log_plan(slow, plan) if plan else None)
+        except Exception as error:  # noqa: BLE001 - the next one wants to be told, too
+            log_unreported(error)
+
+
+def _log_plan(slow: SlowStatement, plan: Plan) -> dict[str, object]:
+    told: dict[str, object] = {
+        "nodes": plan.nodes,
+        "total_cost": plan.total_cost,
+        "estimated_rows": plan.estimated_rows,
+        "hints": list(plan.hints),
+    }
+    logger.bind(
+        type="db_query",
+        event="query_plan",
+        query_id=slow.statement.fingerprint_id,
+        table=slow.statement.table,
+        **told,
+    ).warning("Plan of a slow statement")
+    return told
 
 
 def _log_failure(slow: SlowStatement, error: Exception) -> None:

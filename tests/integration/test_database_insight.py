@@ -315,6 +315,27 @@ async def test_a_write_inside_of_a_select_is_not_executed(shop: AsyncEngine) -> 
         assert await connection.scalar(text("SELECT count(*) FROM orders")) == 20_000
 
 
+async def test_a_hook_that_fails_once_is_told_the_next_time(
+    shop: AsyncEngine, log_records: LogRecords
+) -> None:
+    findings = Findings()
+
+    def fails_first(message: str, **details: Any) -> None:
+        findings(message, **details)
+        if len(findings.reported) == 1:
+            raise RuntimeError("not now")
+
+    plans = QueryPlans(shop, ON, on_finding=fails_first)
+    async with plans.running():
+        for name in ("customers", "orders"):
+            findings.heard.clear()
+            assert plans.explain(slow_statement(f"SELECT id FROM {name}"))
+            await asyncio.wait_for(findings.heard.wait(), 30)
+    assert len(findings.reported) == 2
+    failed = [one for one in log_records if one["message"] == "A finding could not be reported"]
+    assert len(failed) == 1
+
+
 async def test_a_finding_is_not_lost_when_it_cannot_be_explained(
     shop: AsyncEngine, log_records: LogRecords
 ) -> None:

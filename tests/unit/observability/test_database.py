@@ -147,6 +147,8 @@ ERRORS: list[tuple[Exception, str]] = [
     (type("Unique", (Exception,), {"pgcode": "23505"})(), "integrity"),
     (type("AdminShutdown", (Exception,), {"sqlstate": "57P01"})(), "connection"),
     (type("TooMany", (Exception,), {"sqlstate": "53300"})(), "connection"),
+    (type("WrongPassword", (Exception,), {"sqlstate": "28P01"})(), "connection"),
+    (type("NoSuchDatabase", (Exception,), {"sqlstate": "3D000"})(), "connection"),
     (type("Syntax", (Exception,), {"sqlstate": "42601"})(), "other"),
     (sqlite3.OperationalError("database is locked"), "timeout"),
     (sqlite3.OperationalError("unable to open database file"), "connection"),
@@ -551,6 +553,20 @@ async def test_a_detached_connection_belongs_to_the_pool_no_longer(tmp_path: Pat
         await connection.run_sync(lambda sync: sync.detach())
         assert gauges("detached") == {"active": 0, "idle": 0, "max": 15, "overflow": 0}
     assert gauges("detached")["active"] == 0
+    await driver.close()  # type: ignore[union-attr]
+    await engine.dispose()
+
+
+async def test_a_connection_that_outlived_its_pool_may_be_detached(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path)
+    instrument_database(engine, NEVER_SLOW, pool="outlived")
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        driver = raw.driver_connection
+        await engine.dispose()
+        assert gauges("outlived") == {"active": 1, "idle": 0, "max": 15, "overflow": 0}
+        await connection.run_sync(lambda sync: sync.detach())
+    assert gauges("outlived") == {"active": 0, "idle": 0, "max": 15, "overflow": 0}
     await driver.close()  # type: ignore[union-attr]
     await engine.dispose()
 
