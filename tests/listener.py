@@ -3,6 +3,7 @@
 import gzip
 import threading
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import Message
@@ -27,7 +28,7 @@ class Answer(NamedTuple):
     media_type: str = "application/json"
 
 
-class Listener:
+class Listener(ABC):
     """Listens on a free port from the start and answers while `running`."""
 
     def __init__(self) -> None:
@@ -57,9 +58,9 @@ class Listener:
         self.port: int = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
 
+    @abstractmethod
     def answer(self, asked: Asked) -> Answer:
         """Return the answer to one request. Called from a thread for each connection."""
-        raise NotImplementedError
 
     @contextmanager
     def running(self) -> Iterator[Self]:

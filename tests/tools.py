@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -101,7 +102,7 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
     return outcome[0]
 
 
-class Server:
+class Server(ABC):
     """One real server process that tests may also stop, freeze and start again on the same port."""
 
     def __init__(self, *, name: str, owner: int, directory: Path) -> None:
@@ -113,13 +114,13 @@ class Server:
         self._directory = directory
         self._guard: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self, directory: Path) -> tuple[list[str], str]:
         """Prepare `directory` and return the command line with the account to run it as."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_ready(self) -> bool:
         """Whether the server answers."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Start the process and wait until it answers."""

@@ -13,6 +13,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import make_url
 
 from app.users import passwords
+from tests.audit_log import Log, open_log
 from tests.n_plus_one import no_n_plus_one  # noqa: F401 - a fixture
 from tests.provider import RunningProvider, start_provider
 from tests.service import Service, migrate_database, open_service
@@ -100,3 +101,17 @@ async def service_with_worker(open_here: OpenService) -> AsyncIterator[Service]:
     """The API and a worker in this process."""
     async with open_here(worker=True) as running:
         yield running
+
+
+@pytest_asyncio.fixture
+async def log(service_database: str) -> AsyncIterator[Log]:
+    """An empty audit log, on both kinds of database."""
+    async with open_log(service_database) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def postgres_log(postgres_service_database: str) -> AsyncIterator[Log]:
+    """An empty audit log where several transactions may write at once."""
+    async with open_log(postgres_service_database) as opened:
+        yield opened

@@ -6,7 +6,6 @@ are out of the way. The one thing that is missing is the key.
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -29,24 +28,10 @@ from app.infrastructure.audit_chain import (
 from app.infrastructure.audit_verify import verify
 from app.infrastructure.database import Database, now
 from app.observability.context import RequestContext, bind_context
-from tests.audit_log import DAY, KEYS, SECRET, WHO, Log, lines, open_log
+from tests.audit_log import DAY, KEYS, SECRET, WHO, Log, lines
 from tests.service import test_settings
 
 WITHIN_SECONDS = 60.0
-
-
-@pytest_asyncio.fixture
-async def log(service_database: str) -> AsyncIterator[Log]:
-    """An empty audit log, on both kinds of database."""
-    async with open_log(service_database) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture
-async def postgres_log(postgres_service_database: str) -> AsyncIterator[Log]:
-    """An empty audit log where several transactions may write at once."""
-    async with open_log(postgres_service_database) as opened:
-        yield opened
 
 
 @pytest_asyncio.fixture

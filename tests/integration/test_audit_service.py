@@ -4,12 +4,11 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
@@ -32,20 +31,6 @@ from tests.service import OPERATIONS_TOKEN, PASSWORD, ROOT, Service, open_servic
 from tests.tools import run_async
 
 WITHIN_SECONDS = 60.0
-
-
-@pytest_asyncio.fixture
-async def log(service_database: str) -> AsyncIterator[Log]:
-    """An empty audit log, on both kinds of database."""
-    async with open_log(service_database) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture
-async def postgres_log(postgres_service_database: str) -> AsyncIterator[Log]:
-    """An empty audit log where several transactions may write at once."""
-    async with open_log(postgres_service_database) as opened:
-        yield opened
 
 
 def said_by(service: Service) -> Log:
