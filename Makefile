@@ -12,7 +12,7 @@ IMAGE ?= glasshouse
 export PYTHON
 
 .PHONY: help run install install-dev migrate test test-unit bench lint lint-format lint-code lint-types lint-imports \
-	lint-migrations lint-locks format lock image clean clean-env
+	lint-migrations lint-locks lint-rules rules format lock image clean clean-env
 
 help: ## List the commands.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ test-unit: install-dev ## Run the unit tests only: no server is started and cove
 bench: install-dev ## Measure what redaction costs a log line.
 	@exec $(VENV_PYTHON) -m bench.redaction
 
-lint: lint-format lint-code lint-types lint-imports lint-migrations lint-locks ## Run all checks below; with make -k, do not stop at the first that fails.
+lint: lint-format lint-code lint-types lint-imports lint-migrations lint-locks lint-rules ## Run all checks below; with make -k, do not stop at the first that fails.
 
 lint-format: install-dev ## Is everything formatted? (make format does it)
 	$(VENV_PYTHON) -m ruff format --check .
@@ -58,6 +58,12 @@ lint-migrations: install-dev ## Do the migrations lead to exactly the models?
 
 lint-locks: install-dev ## Do the locks fit pyproject.toml, with hashes and without an index address?
 	$(VENV_PYTHON) -m deploy.local.locks
+
+lint-rules: install-dev ## Is what is generated from objectives and alerts up to date?
+	$(VENV_PYTHON) -m monitoring.build --check
+
+rules: install-dev ## Turn objectives and declared alerts into rules, their tests and configuration.
+	$(VENV_PYTHON) -m monitoring.build
 
 format: install-dev ## Format the code and repair what ruff can repair.
 	$(VENV_PYTHON) -m ruff check --fix .

@@ -1,0 +1,5 @@
+"""The recording rules."""
+
+from monitoring.build.model import Group
+
+GROUPS: tuple[Group, ...] = ()
