@@ -16,7 +16,12 @@ from app.infrastructure.migrations import check_applied
 from app.infrastructure.rate_limit import RateLimiter
 from app.infrastructure.redis import RedisConnection, connect_redis
 from app.infrastructure.shutdown import drain_on_sigterm
-from app.infrastructure.web import allow_origins, limit_bodies, send_security_headers
+from app.infrastructure.web import (
+    allow_origins,
+    install_home,
+    limit_bodies,
+    send_security_headers,
+)
 from app.observability.context import identify_requests
 from app.observability.database import instrument_database
 from app.observability.error_tracking import report_warning
@@ -27,6 +32,7 @@ from app.observability.metrics import instrument_metrics
 from app.observability.profiling import install_profiling_routes
 from app.observability.query_plans import QueryPlans
 from app.observability.security import count_denied_operations
+from app.observability.slo import ServiceLevelMonitor, install_slo_route
 from app.observability.tracing import instrument_tracing, trace_engine
 from app.orders import routes as orders_routes
 from app.orders import service as orders
@@ -51,10 +57,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     plans = QueryPlans(database.engine, settings, on_finding=report_warning)
     provider = PaymentProvider(settings)
     health = Health(_checks(database, redis, provider))
+    service_levels = ServiceLevelMonitor(settings)
     app = FastAPI(
         title="Glasshouse",
         version=settings.service_version,
-        lifespan=_lifespan(settings, telemetry, database, plans, redis, provider, health),
+        lifespan=_lifespan(
+            settings, telemetry, database, plans, redis, provider, health, service_levels
+        ),
         responses=problem_responses(400, 413, 422, 500, 503),
     )
     app.state.settings = settings
@@ -69,10 +78,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     }
 
     # What can be asked
+    install_home(app)
     app.include_router(users_routes.router)
     app.include_router(orders_routes.router)
     app.include_router(payments_routes.router)
     install_health_routes(app, health, settings, on_denied=count_denied_operations)
+    install_slo_route(app, service_levels)
     install_profiling_routes(
         app,
         settings,
@@ -91,7 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     instrument_access_log(app, settings)
     instrument_metrics(app, settings)
     instrument_tracing(app, telemetry.tracing)
-    identify_requests(app)
+    identify_requests(app, settings)
 
     trace_engine(database.engine)
     instrument_database(database.engine, settings, on_finding=report_warning, explain=plans.explain)
@@ -121,6 +132,7 @@ def _lifespan(
     redis: RedisConnection | None,
     provider: PaymentProvider,
     health: Health,
+    service_levels: ServiceLevelMonitor,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -141,6 +153,7 @@ def _lifespan(
                 )
             )
             await stack.enter_async_context(health.keep_fresh())
+            await stack.enter_async_context(service_levels.running())
             stack.enter_context(drain_on_sigterm(health, settings))
             health.mark_started()
             yield

@@ -14,17 +14,19 @@ from app.infrastructure.database import DatabaseSettings
 from app.infrastructure.rate_limit import RateLimitSettings
 from app.infrastructure.shutdown import ShutdownSettings
 from app.infrastructure.web import WebSettings
+from app.observability.context import SyntheticSettings
 from app.observability.database import DatabaseInsightSettings
 from app.observability.error_tracking import ErrorTrackingSettings
 from app.observability.health import HealthSettings
 from app.observability.logs import LogSettings
 from app.observability.metrics import MetricsSettings
 from app.observability.query_plans import QueryPlanSettings
+from app.observability.slo import SLOSettings
 from app.observability.tracing import TracingSettings
 from app.payments.provider import DEFAULT_PROVIDER_URL, ProviderSettings
 from app.users.tokens import DEFAULT_SECRET_KEY, TokenSettings
 
-MIN_OPERATIONS_TOKEN = 16
+MIN_TOKEN = 16
 
 
 class SettingsError(Exception):
@@ -44,7 +46,9 @@ class Settings(
     ProviderSettings,
     QueryPlanSettings,
     RateLimitSettings,
+    SLOSettings,
     ShutdownSettings,
+    SyntheticSettings,
     TokenSettings,
     TracingSettings,
     WebSettings,
@@ -81,11 +85,14 @@ class Settings(
             unsafe.append("REDIS_URL is unset, so each process would have rate limits of its own")
         if self.payment_provider_url == DEFAULT_PROVIDER_URL:
             unsafe.append("PAYMENT_PROVIDER_URL is the sandbox, which accepts any card")
-        token = self.operations_token
-        if token is not None and len(token.get_secret_value()) < MIN_OPERATIONS_TOKEN:
-            unsafe.append(
-                f"OPERATIONS_TOKEN has less than {MIN_OPERATIONS_TOKEN} characters, so it can be guessed"
+        unsafe += [
+            f"{name} has less than {MIN_TOKEN} characters, so it can be guessed"
+            for name, token in (
+                ("OPERATIONS_TOKEN", self.operations_token),
+                ("SYNTHETIC_TOKEN", self.synthetic_token),
             )
+            if token is not None and len(token.get_secret_value()) < MIN_TOKEN
+        ]
         if "*" in self.cors_origins:
             unsafe.append(
                 "CORS_ORIGINS is *, so every web site could call the API for its visitors"

@@ -142,6 +142,7 @@ class Worker:
                 consumer.name,
                 message_id=str(message.id),
                 request_id=message.headers.get("request_id", ""),
+                synthetic=outbox.is_synthetic_message(message),
                 attempt=found.attempts + 1,
                 on_error=lambda error: record_exception(error, where="job", task=consumer.name),
             ) as run:

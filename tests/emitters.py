@@ -11,7 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_METRICS = {"Counter", "Gauge", "Histogram", "Summary", "Info", "Enum"}
+_METRICS = {
+    name: name.lower() for name in ("Counter", "Gauge", "Histogram", "Summary", "Info", "Enum")
+}
+_METRICS |= {"KpiCounter": "counter", "KpiHistogram": "histogram"}  # observability/business.py
 _LEVELS = {"trace", "debug", "info", "success", "warning", "error", "critical", "exception"}
 
 
@@ -49,8 +52,9 @@ def _read_call(found: Emitters, call: ast.Call, path: Path) -> None:
     if name in _METRICS and call.args:
         if not texts:
             raise ValueError(f"{path}:{call.lineno}: a metric whose name is not written out")
-        exposed = texts[0] if name != "Counter" else f"{texts[0].removesuffix('_total')}_total"
-        found.metrics[exposed] = name.lower(), _label_names(call), path
+        kind = _METRICS[name]
+        exposed = texts[0] if kind != "counter" else f"{texts[0].removesuffix('_total')}_total"
+        found.metrics[exposed] = kind, _label_names(call), path
     elif name == "add_breadcrumb":
         data = frozenset(str(keyword.arg) for keyword in call.keywords)
         if len(texts) > 1:  # else its caller has the words

@@ -39,12 +39,14 @@ class _Journey:
 
     def make(self) -> None:
         """Go through all of it."""
-        ada, bob, eve = (_Person(self._stage.client()) for _ in range(3))
+        ada, bob, eve = (Person(self._stage.client()) for _ in range(3))
         for person in (ada, bob, eve):
             assert person.register() == 201
             assert person.log_in() == 200
+        self._stage.probe("success")
         self._be_a_customer(ada)
         self._be_refused(ada, bob, eve)
+        self._stage.probe("failure")  # it may not register any more, like ada
         self._be_slow(ada)
         self._break_requests(ada)
         self._kill_a_message(ada)
@@ -57,7 +59,7 @@ class _Journey:
 
     # What people do -----------------------------------------------------------------------------------
 
-    def _be_a_customer(self, ada: "_Person") -> None:
+    def _be_a_customer(self, ada: "Person") -> None:
         ada.http.headers |= _GIVEN
         paid = ada.pay(ada.order())
         for name in _GIVEN:
@@ -78,7 +80,7 @@ class _Journey:
             self._stage.says(self._worker, "Job finished", task=task)
         self._stage.says(self._worker, "Audit log sealed")
 
-    def _be_refused(self, ada: "_Person", bob: "_Person", eve: "_Person") -> None:
+    def _be_refused(self, ada: "Person", bob: "Person", eve: "Person") -> None:
         for method in _METHODS:
             ada.http.request(method, "/nowhere")
         ada.http.request("PATCH", "/v1/orders")
@@ -86,14 +88,14 @@ class _Journey:
         ada.http.get("/v1/users/me", headers={"Authorization": "Bearer not.a.token"})
         assert ada.http.get("/debug/tasks").status_code == 401
         assert [eve.log_in("wrong") for _ in range(6)] == [401] * 5 + [429]
-        assert _Person(ada.http).log_in("of nobody") == 401
+        assert Person(ada.http).log_in("of nobody") == 401
         eve.post("/v1/auth/logout", status=204)
         bob.http.delete("/v1/users/me").raise_for_status()
         assert bob.http.get("/v1/users/me").status_code == 401
         while (status := ada.register()) != 429:
             assert status == 409
 
-    def _be_slow(self, ada: "_Person") -> None:
+    def _be_slow(self, ada: "Person") -> None:
         """Let a SELECT wait for a lock; of the first one the plan as well, behind another lock."""
         first = ada.http.get("/v1/orders", params={"limit": 1}).json()
         self._stage.wait_for_lock(lambda: ada.http.get("/v1/orders"), "DESC", also_the_plan=True)
@@ -105,12 +107,12 @@ class _Journey:
 
     # What goes wrong ----------------------------------------------------------------------------------
 
-    def _break_requests(self, ada: "_Person") -> None:
+    def _break_requests(self, ada: "Person") -> None:
         with self._stage.refusing("INSERT ON order_lines"):
             ada.post("/v1/orders", _order_of(900), status=500)
         self._stage.says(self._api, "Unhandled exception")
 
-    def _kill_a_message(self, ada: "_Person") -> None:
+    def _kill_a_message(self, ada: "Person") -> None:
         with self._stage.refusing("INSERT ON receipts"):
             ada.pay(ada.order())
             self._stage.says(self._worker, "Job finished", status="failed")
@@ -119,6 +121,11 @@ class _Journey:
                 " WHERE state = 'retrying'"
             )
             self._stage.says(self._worker, "Job finished", status="dead")
+        # It leaves the process a second later, and what comes next loses spans on purpose.
+        wait_until(self._has_told_of_the_failed_job, "the span of the failed job", SECONDS)
+
+    def _has_told_of_the_failed_job(self) -> bool:
+        return any(one.kind == "CONSUMER" and one.events for one in self._stage.receiver.spans())
 
     def _lose_spans(self) -> None:
         self._stage.receiver.refuses = True
@@ -128,7 +135,7 @@ class _Journey:
         self._http.get("/nowhere")
         self._stage.says(self._api, "Spans are exported again")
 
-    def _break_the_provider(self, ada: "_Person") -> None:
+    def _break_the_provider(self, ada: "Person") -> None:
         paid = [ada.pay(ada.order()) for _ in range(2)]
         late = ada.pay(ada.order(), "tok_timeout")  # which charges all the same
         self._let_reconcile("payment settled", payment_id=late, payment_status="captured")
@@ -153,7 +160,7 @@ class _Journey:
         self._stage.says(self._api, "refund failed")
         self._let_reconcile("payment settled", payment_status="failed")
 
-    def _break_redis(self, ada: "_Person") -> None:
+    def _break_redis(self, ada: "Person") -> None:
         self._stage.redis.stop()
         ada.http.get("/v1/users/me").raise_for_status()
         self._stage.says(self._worker, "broker is unreachable")
@@ -183,7 +190,7 @@ class _Journey:
         self._stage.says(self._worker, message, **fields)
 
 
-class _Person:
+class Person:
     """Speaks the API as one person."""
 
     def __init__(self, http: httpx2.Client) -> None:

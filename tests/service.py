@@ -170,6 +170,7 @@ class RunningProcess:
         self, command: str, directory: Path, environment: Mapping[str, str], *, port: int = 0
     ) -> None:
         self.command = command
+        self.program: tuple[str, ...] = ("app", command)
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._directory = directory
@@ -194,7 +195,7 @@ class RunningProcess:
             "RATE_LIMIT_REGISTRATION": UNLIMITED,
             **self._environment,
         }
-        program = [sys.executable, "-m", "app", self.command]
+        program = [sys.executable, "-m", *self.program]
         self._guard = subprocess.Popen(
             [sys.executable, str(GUARD), str(os.getpid()), str(self._output), "-", *program],
             cwd=self._directory,

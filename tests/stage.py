@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from tests.envelopes import Mailbox
 from tests.otlp import ReceivedSpan, Receiver
+from tests.prober import TOKEN, start_prober
 from tests.provider import RunningProvider, start_provider
 from tests.service import ROOT, RunningProcess, start_process
 from tests.tools import RedisServer, create_database, drop_database, run_async, wait_until
@@ -44,6 +45,7 @@ _SETTINGS = {
     "CIRCUIT_FAILURE_THRESHOLD": "4",
     "CIRCUIT_RECOVERY_SECONDS": "1",
     "REDIS_BACKOFF_SECONDS": "0.1",
+    "SYNTHETIC_TOKEN": TOKEN,
 }
 
 
@@ -52,7 +54,7 @@ class Everything:
     """What was said, by signal."""
 
     pages: list[tuple[str, str]] = field(default_factory=list)
-    """Process (api, worker, provider) and text of /metrics, as it stood before that process ended."""
+    """Process (api, worker, provider, synthetic) and text of /metrics, before that process ended."""
     lines: list[dict[str, Any]] = field(default_factory=list)
     spans: list[ReceivedSpan] = field(default_factory=list)
     reports: list[dict[str, Any]] = field(default_factory=list)
@@ -136,12 +138,20 @@ class Stage:
 
     def collect(self, process: RunningProcess | RunningProvider) -> None:
         """Take down what a process says, and end it as an orchestrator does."""
-        name = "api" if process is self.api else "worker" if process is self.worker else "provider"
+        names = {self.api: "api", self.worker: "worker", self.provider: "provider"}
+        name = names.get(process, "synthetic")
         page = httpx2.get(f"{process.url}/metrics", timeout=60, trust_env=False)
         self.seen.pages.append((name, page.raise_for_status().text))
         process.send_signal(signal.SIGTERM)
         process.wait(SECONDS)
         self.seen.lines += _lines(process.log())
+
+    def probe(self, result: str) -> None:
+        """Make one synthetic journey, which ends with `result`."""
+        prober = start_prober(self._directory, api_url=self.api.url, **self._signals)
+        with prober:
+            self.says(prober, "Synthetic journey ended", result=result)
+            self.collect(prober)
 
     def command(self, *arguments: str) -> None:
         """Run `python -m app` with these arguments."""

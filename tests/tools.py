@@ -9,6 +9,7 @@ here, or named by TEST_POSTGRES_URL or TEST_REDIS_URL (see conftest.py).
 
 import asyncio
 import atexit
+import contextlib
 import os
 import pwd
 import secrets
@@ -33,6 +34,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 T = TypeVar("T")
 
 START_SECONDS = 30.0
+PORTS = range(20_000, 32_000)
 _guards: list[subprocess.Popen[bytes]] = []
 
 
@@ -67,11 +69,17 @@ def skip_or_fail(reason: str) -> NoReturn:
 
 
 def free_port() -> int:
-    """Return a loopback TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a free loopback port that no outgoing connection will take before its program listens.
+
+    Ports are chosen before they are used, while everything asks everything else whether it is there: of
+    those that the system gives to connections (32768 and above on Linux, 49152 elsewhere), one is gone in
+    every few starts.
+    """
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:

@@ -141,8 +141,16 @@ class Consumer:
     handle: Callable[[AsyncSession, Message], Awaitable[None]]
 
 
+_SYNTHETIC = "synthetic"
+
+
+def is_synthetic_message(message: Message) -> bool:
+    """Whether the monitoring caused it: what is done about it is no business either."""
+    return message.headers.get(_SYNTHETIC) == "true"
+
+
 def publish(session: AsyncSession, *, topic: str, payload: Mapping[str, Any]) -> None:
-    """Store an event in the transaction of `session`, with the trace and request it came from.
+    """Store an event in the transaction of `session`, with the trace, request and mark it came from.
 
     Args:
         topic: Name of the event, such as `payment.captured`.
@@ -154,6 +162,8 @@ def publish(session: AsyncSession, *, topic: str, payload: Mapping[str, Any]) ->
         inject_trace(headers)
     if context := current_context():
         headers["request_id"] = context.request_id
+        if context.synthetic:
+            headers[_SYNTHETIC] = "true"
     session.add(
         OutboxMessage(
             id=message_id,

@@ -1,4 +1,4 @@
-"""What stands between the network and the routes: body limit, security headers, CORS.
+"""What stands between the network and the routes: home, body limit, security headers, CORS.
 
 Pure ASGI, since Starlette's BaseHTTPMiddleware doubles the cost of a request and breaks context
 variables. (Sources: OWASP Secure Headers Project; RFC 9110, section 15.5.14.)
@@ -10,8 +10,11 @@ from fastapi import FastAPI
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from app.errors import PayloadTooLarge, respond_to
+from app.observability.context import declare_operational
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,6 +42,21 @@ class WebSettings(BaseSettings):
         if isinstance(value, str):
             return tuple(origin.strip() for origin in value.split(",") if origin.strip())
         return value
+
+
+def install_home(app: FastAPI) -> None:
+    """Answer `/` with where to go from here, for whoever opens the bare address.
+
+    Neither it nor the documentation is observed: a prober asks for both several times a minute, and where
+    customers are few its good answers would hide their bad ones in every ratio.
+    """
+    links = {"documentation": "/docs", "health": "/health", "metrics": "/metrics"}
+
+    async def home(_: Request) -> Response:
+        return JSONResponse({"service": app.title, **links})
+
+    app.add_route("/", home, methods=["GET"], include_in_schema=False)
+    declare_operational("/", "/docs")
 
 
 def limit_bodies(app: FastAPI, settings: WebSettings) -> None:

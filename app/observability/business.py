@@ -4,6 +4,11 @@ Owns `funnel_steps_total{step}`, `feature_usage_total{feature}` and `active_user
 owns its KPIs in its `kpis.py`. `after_commit` is the mechanism all of them use, so that a rolled-back
 transaction never counts as revenue.
 
+A KPI is a `KpiCounter` or a `KpiHistogram`, which is the one place where the monitoring's own doings are
+left out: whoever adds a KPI need not think of it. What is sampled from rows leaves out the rows of flagged
+accounts instead. Everything else counts them on purpose: security signals, since an attack may come with a
+stolen token; database, calls and jobs, since they cost what any customer costs.
+
 Must never take an id or free text as a label value, and never fail a request that has committed.
 """
 
@@ -11,10 +16,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from loguru import logger
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+
+from app.observability.context import is_synthetic
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import SessionTransaction
@@ -25,10 +32,29 @@ Feature = Literal[
 ]
 ActivityWindow = Literal["1d", "7d", "30d"]
 
-funnel_steps = Counter(
+
+class KpiCounter(Counter):
+    """A counter of what customers do."""
+
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        """Count, unless the request or job at hand is the monitoring's."""
+        if not is_synthetic():
+            super().inc(amount, exemplar)
+
+
+class KpiHistogram(Histogram):
+    """A histogram of what customers do."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """Observe, unless the request or job at hand is the monitoring's."""
+        if not is_synthetic():
+            super().observe(amount, exemplar)
+
+
+funnel_steps = KpiCounter(
     "funnel_steps_total", "Steps completed on the way from visitor to customer.", ["step"]
 )
-feature_usage = Counter("feature_usage_total", "Uses of an optional feature.", ["feature"])
+feature_usage = KpiCounter("feature_usage_total", "Uses of an optional feature.", ["feature"])
 active_users = Gauge(
     "active_users",
     "Distinct users seen in the trailing window.",

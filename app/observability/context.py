@@ -9,6 +9,7 @@ by the middleware outside.
 Must never do I/O, and must never hold anything secret: whatever is here is written to every signal.
 """
 
+import hmac
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.observability.redaction import redact_text
@@ -46,6 +47,21 @@ class ServiceSettings(BaseSettings):
     environment: Environment = "development"
 
 
+class SyntheticSettings(BaseSettings):
+    """How the monitoring's own requests are told from those of customers."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    synthetic_token: SecretStr | None = Field(
+        None, description="Requests that send it as X-Synthetic-Token are tests, not business."
+    )
+
+    @field_validator("synthetic_token")
+    @classmethod
+    def _empty_synthetic_token_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is not None and value.get_secret_value() else None
+
+
 @dataclass(slots=True)
 class DatabaseUse:
     """What the request or job has asked of its databases so far. Written by database.py."""
@@ -69,6 +85,8 @@ class RequestContext:
     user_id: str = ""
     audited: bool = False
     """Whether something was done that the audit log tells: its lines are never sampled away."""
+    synthetic: bool = False
+    """Whether the monitoring asked, and no customer: it is left out of KPIs and HTTP metrics."""
     scope: "Scope | None" = field(default=None, repr=False)
     connection: object = field(default=None, repr=False)
     database: DatabaseUse = field(default_factory=DatabaseUse)
@@ -96,6 +114,18 @@ _current: ContextVar[RequestContext | None] = ContextVar("glasshouse_request_con
 def current_context() -> RequestContext | None:
     """Return the context of the request or job at hand, or None outside of both."""
     return _current.get()
+
+
+def is_synthetic() -> bool:
+    """Whether the request or job at hand is a test by the monitoring; False outside of both."""
+    context = _current.get()
+    return context is not None and context.synthetic
+
+
+def mark_synthetic() -> None:
+    """Call the request at hand a test, as who finds out that its account is one does."""
+    if context := _current.get():
+        context.synthetic = True
 
 
 @contextmanager
@@ -155,11 +185,17 @@ def is_operational(path: str) -> bool:
 
     They would drown the users' requests, and a profile of 30 s would look like a slow answer.
     """
-    return path in {"/metrics", "/health"} or path.startswith(("/health/", _LOOKING_INSIDE))
+    return path in _operational or path.startswith(("/health/", _LOOKING_INSIDE))
 
 
 _LOOKING_INSIDE = "/debug/"
 """These have an identity all the same: the audit log tells who asked, from where, in which request."""
+_operational = {"/metrics", "/health"}
+
+
+def declare_operational(*paths: str) -> None:
+    """Take `paths` out of what signals observe, such as pages that are there for probers."""
+    _operational.update(paths)
 
 
 def route_template(scope: "Scope") -> str:
@@ -182,10 +218,13 @@ class RequestContextMiddleware:
 
     A well-formed incoming X-Request-ID (8 to 128 of A-Z a-z 0-9 . _ -) is kept, so that one id
     joins the logs of several services; anything else is replaced, since it goes into every signal.
+    A request with the right X-Synthetic-Token is marked as synthetic. A wrong token marks nothing and
+    is told to nobody: whoever guesses learns nothing, and is counted as any customer is.
     """
 
-    def __init__(self, app: "ASGIApp") -> None:
+    def __init__(self, app: "ASGIApp", *, synthetic_token: str = "") -> None:
         self.app = app
+        self._synthetic_token = synthetic_token.encode()
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         path: str = scope.get("path", "")
@@ -203,6 +242,7 @@ class RequestContextMiddleware:
             request_id or new_request_id(),
             scope=scope,
             connection=getattr(receive, "__self__", None),
+            synthetic=bool(self._synthetic_token) and self._has_token(scope),
         )
         header = (b"x-request-id", context.request_id.encode("ascii"))
 
@@ -218,7 +258,18 @@ class RequestContextMiddleware:
             _end(context)
             _current.reset(token)
 
+    def _has_token(self, scope: "Scope") -> bool:
+        return any(
+            name == b"x-synthetic-token" and hmac.compare_digest(value, self._synthetic_token)
+            for name, value in scope["headers"]
+        )
 
-def identify_requests(app: "Starlette") -> None:
-    """Give every request of `app` its context and id. Add it last, hence outermost."""
-    app.add_middleware(cast("Any", RequestContextMiddleware))
+
+def identify_requests(app: "Starlette", settings: SyntheticSettings | None = None) -> None:
+    """Give every request of `app` its context and id. Add it last, hence outermost.
+
+    With `settings`, what comes with their token is marked as synthetic.
+    """
+    token = settings.synthetic_token if settings is not None else None
+    secret = token.get_secret_value() if token is not None else ""
+    app.add_middleware(cast("Any", RequestContextMiddleware), synthetic_token=secret)

@@ -66,19 +66,22 @@ async def run_job(
     *,
     message_id: str = "",
     request_id: str = "",
+    synthetic: bool = False,
     attempt: int = 1,
     on_error: Callable[[Exception], object] | None = None,
 ) -> AsyncIterator[JobRun]:
     """Observe one run of `task` and bind its context; exceptions pass through.
 
-    `request_id` is that of the request which caused the job, so that both share it in the logs.
+    `request_id` is that of the request which caused the job, so that both share it in the logs, and
+    `synthetic` its mark. These metrics count such a job as any other: they tell whether the worker works.
 
     `on_error` sees an exception while the context is bound, which is where the worker records it. A
     body that is on its last attempt sets the status to `dead` before it fails.
     """
     run = JobRun(task, message_id or new_request_id(), attempt)
     started = time.perf_counter()
-    with bind_context(RequestContext(request_id or run.message_id, route=task)) as context:
+    bound = RequestContext(request_id or run.message_id, route=task, synthetic=synthetic)
+    with bind_context(bound) as context:
         try:
             yield run
         except asyncio.CancelledError:

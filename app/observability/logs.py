@@ -139,6 +139,8 @@ def _fields(record: "Record", service: Mapping[str, str]) -> dict[str, object]:
         "user_id": context.user_id if context else "",
         "type": "application",
     }
+    if context is not None and context.synthetic:
+        line["synthetic"] = True  # only then: every line of a customer would be longer for it
     extra = redact(record["extra"])
     assert isinstance(extra, dict)  # noqa: S101 - a mapping in, a dictionary out
     for key, value in extra.items():

@@ -1,12 +1,16 @@
 """RED metrics of the HTTP API, and the page from which Prometheus reads every metric of the process.
 
 Owns: http_requests_total, http_request_duration_seconds, http_requests_in_progress,
-http_request_size_bytes, http_response_size_bytes, build_info, telemetry_dropped_total,
-error_reports_suppressed_total, GET /metrics.
+http_request_size_bytes, http_response_size_bytes, synthetic_http_requests_total, build_info,
+telemetry_dropped_total, error_reports_suppressed_total, GET /metrics.
 
 A label is a route template, a known method or a status code; never a path, an id or anything else that
 a client may invent. While a sampled trace is current, the request's count and duration carry its id as
 an exemplar, shown to a scraper that speaks OpenMetrics: the way from a slow bucket to a trace.
+
+The monitoring's own requests (context.py says which) are counted apart: they come at a rate that somebody
+has set, so in the objectives' ratios they would hide what customers see. What they cost is in all else
+(requests in progress, database, dependencies, security), since it is as real as anybody's.
 
 Must never cost more because there are more routes, and never block the event loop for a scrape.
 """
@@ -38,6 +42,7 @@ from app.observability.context import (
     current_context,
     current_trace_ids,
     is_operational,
+    is_synthetic,
     route_template,
 )
 from app.observability.shared_metrics import is_shared, shared_registry
@@ -57,6 +62,11 @@ DURATION = Histogram(
     # 0.2 and 1.0 are the thresholds of the latency objectives: only at
     # a bucket's bound is the share of fast requests exact. 30 is where clients give up.
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0),
+)
+SYNTHETIC_REQUESTS = Counter(
+    "synthetic_http_requests_total",
+    "Requests of the synthetic monitoring that have ended; no other HTTP metric has them.",
+    ["handler", "status"],
 )
 IN_PROGRESS = Gauge(
     "http_requests_in_progress",
@@ -119,6 +129,9 @@ _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _OTHER_METHOD: Final = "OTHER"
 _CLIENT_CLOSED_REQUEST: Final = "499"  # nginx's
 _FAILED: Final = "500"
+_FAILURES: Final = (_FAILED, "503")
+"""Statuses whose series begin at 0 with the first request to a route. `increase()` and `rate()` see how
+much a series has grown, never that it began: the first failure of a route would be told by no alert."""
 
 
 class _Exchange:
@@ -201,10 +214,18 @@ _MAX_STATUSES: Final = 60
 """HTTP defines about as many; the code chooses the routes and the statuses, and no type closes them."""
 
 
+def _folded(handler: str, status: str) -> tuple[str, str]:
+    return (
+        fold("http_requests_total", "handler", handler, limit=_MAX_HANDLERS),
+        fold("http_requests_total", "status", status, limit=_MAX_STATUSES),
+    )
+
+
 @lru_cache(maxsize=4096)
 def _series(method: str, handler: str, status: str) -> tuple[Counter, Histogram]:
-    handler = fold("http_requests_total", "handler", handler, limit=_MAX_HANDLERS)
-    status = fold("http_requests_total", "status", status, limit=_MAX_STATUSES)
+    for failure in _FAILURES:
+        REQUESTS.labels(method, *_folded(handler, failure))
+    handler, status = _folded(handler, status)
     return REQUESTS.labels(method, handler, status), DURATION.labels(method, handler, status)
 
 
@@ -224,6 +245,9 @@ def _count_and_time(info: Info) -> None:
         status = _CLIENT_CLOSED_REQUEST
     elif exchange.failed:
         status = _FAILED
+    if is_synthetic():
+        SYNTHETIC_REQUESTS.labels(*_folded(route_template(scope), status)).inc()
+        return
     count, duration = _series(method, route_template(scope), status)
     trace_id, span_id = current_trace_ids()
     # Only a sampled trace has a span of ours, and only a sampled trace can be looked up.
@@ -233,6 +257,8 @@ def _count_and_time(info: Info) -> None:
 
 
 def _measure_sizes(info: Info) -> None:
+    if is_synthetic():
+        return
     scope = info.request.scope
     exchange: _Exchange = scope[_EXCHANGE]
     request_size, response_size = _sizes(route_template(scope))

@@ -20,6 +20,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 _MATCHER: Final = re.compile(r'\s*([a-zA-Z_]\w*)\s*(=~|!~|!=|=)\s*"((?:[^"\\]|\\.)*)"\s*(,|$)')
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
+Cause = Literal["database", "payment_provider", "cache", "broker", "worker", "api"]
+"""What alerts exist for by itself, so that a symptom of it need not be told."""
+
 
 class ObjectivesError(Exception):
     """The file of objectives cannot be used: one sentence for each mistake."""
@@ -185,7 +188,7 @@ class Objective(_Part):
         5, ge=2, description="Bad events in the long window without which no alert fires."
     )
     page: bool = Field(True, description="Whether burning fast wakes somebody up.")
-    depends_on: tuple[Slug, ...] = Field(
+    depends_on: tuple[Cause, ...] = Field(
         (), description="What, when it is down, explains the burning: nobody is told twice."
     )
     indicator: Indicator
@@ -193,12 +196,12 @@ class Objective(_Part):
     @property
     def ratio(self) -> Decimal:
         """The target as a ratio, exactly: 0.999 for 99.9."""
-        return _plain(self.target / 100)
+        return plain(self.target / 100)
 
     @property
     def budget(self) -> Decimal:
         """The share of events that may be bad, exactly: 0.001 for 99.9."""
-        return _plain(1 - self.target / 100)
+        return plain(1 - self.target / 100)
 
     @property
     def runbook(self) -> str:
@@ -273,7 +276,7 @@ def _sentence(declared: Any, found: Any) -> str:
     return f"{', '.join(where)}: {message}" if where else message
 
 
-def _plain(number: Decimal) -> Decimal:
+def plain(number: Decimal) -> Decimal:
     """Return the number without trailing zeros, and not in scientific notation when printed."""
     normal = number.normalize()
     return normal.quantize(Decimal(1)) if normal == normal.to_integral() else normal

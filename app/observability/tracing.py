@@ -424,6 +424,9 @@ def _describe(span: Span, scope: "Scope") -> None:
         span.set_attribute("request.id", context.request_id)
         if context.user_id:
             span.set_attribute("user.id", context.user_id)
+        if context.synthetic:
+            # OpenTelemetry semantic conventions, registry: "bot", or "test" for synthetic monitoring.
+            span.set_attribute("user_agent.synthetic.type", "test")
 
 
 def fail_span(error: BaseException) -> None:

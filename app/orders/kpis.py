@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge
 
 from app.money import Currency, major_units
-from app.observability.business import count_funnel_step
+from app.observability.business import KpiCounter, KpiHistogram, count_funnel_step
 from app.observability.error_tracking import add_breadcrumb
 from app.orders.states import OrderStatus
 
-orders_created_total = Counter("orders_created_total", "Orders created.", ["currency"])
-order_value = Histogram(
+orders_created_total = KpiCounter("orders_created_total", "Orders created.", ["currency"])
+order_value = KpiHistogram(
     "order_value",
     "Value of created orders, in major units of the currency.",
     ["currency"],

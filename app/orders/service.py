@@ -18,6 +18,7 @@ from app.orders.models import Order, OrderLine
 from app.orders.pagination import Place
 from app.orders.schemas import OrderCreate, OrderRead
 from app.orders.states import OrderStatus, check_transition
+from app.users import service as users
 
 MAX_TOTAL = 1_000_000_000
 """Minor units: what the payment provider takes in one charge."""
@@ -180,8 +181,12 @@ async def export_orders(session: AsyncSession, user_id: uuid.UUID) -> list[dict[
 
 
 async def count_by_status(session: AsyncSession) -> Mapping[str, int]:
-    """Return how many orders there are in each status that occurs."""
-    rows = await session.execute(select(Order.status, func.count()).group_by(Order.status))
+    """Return how many orders of customers there are in each status that occurs."""
+    rows = await session.execute(
+        select(Order.status, func.count())
+        .where(~users.of_synthetic(Order.user_id))
+        .group_by(Order.status)
+    )
     return {status: count for status, count in rows}  # noqa: C416 - dict() takes a result for a mapping
 
 

@@ -4,19 +4,17 @@ Owns `payments_total`, `payment_duration_seconds`, `revenue_total`, `revenue_eve
 `refunds_total` and `refunded_amount_total`. Amounts are in major units of the currency.
 """
 
-from prometheus_client import Counter, Histogram
-
 from app.money import Currency, major_units
-from app.observability.business import count_funnel_step
+from app.observability.business import KpiCounter, KpiHistogram, count_funnel_step
 from app.observability.error_tracking import add_breadcrumb
 from app.payments.states import DeclineReason, PaymentStatus
 
-payments_total = Counter(
+payments_total = KpiCounter(
     "payments_total",
     "Payment attempts by outcome; a pending one is counted again once it is settled.",
     ["status", "decline_reason"],
 )
-payment_duration_seconds = Histogram(
+payment_duration_seconds = KpiHistogram(
     "payment_duration_seconds",
     "From the request to the outcome; of a reconciled payment, until it was settled.",
     ["status"],
@@ -24,14 +22,14 @@ payment_duration_seconds = Histogram(
     # reconciled takes up to minutes.
     buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300),
 )
-revenue_total = Counter("revenue_total", "Captured amounts.", ["currency"])
-revenue_events_total = Counter(
+revenue_total = KpiCounter("revenue_total", "Captured amounts.", ["currency"])
+revenue_events_total = KpiCounter(
     "revenue_events_total",
     "Captures and refunds by size of the amount.",
     ["event_type", "amount_tier"],
 )
-refunds_total = Counter("refunds_total", "Refunds that succeeded.", ["currency"])
-refunded_amount_total = Counter("refunded_amount_total", "Amounts given back.", ["currency"])
+refunds_total = KpiCounter("refunds_total", "Refunds that succeeded.", ["currency"])
+refunded_amount_total = KpiCounter("refunded_amount_total", "Amounts given back.", ["currency"])
 
 TIERS = ((10.0, "small"), (100.0, "medium"), (1_000.0, "large"))
 """Upper limits (exclusive, major units) of the tiers; above them all it is `very_large`."""

@@ -72,6 +72,7 @@ async def authenticate(
         raise NotAuthenticated
     if context := current_context():
         context.user_id = str(claims.user_id)
+        context.synthetic = context.synthetic or claims.synthetic
     return Principal(claims.user_id, claims.session_id)
 
 

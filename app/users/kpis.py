@@ -1,14 +1,12 @@
 """KPIs of the users domain. Owns `user_registrations_total`; counts the registration funnel step."""
 
-from prometheus_client import Counter
-
-from app.observability.business import count_funnel_step
+from app.observability.business import KpiCounter, count_funnel_step
 from app.observability.error_tracking import add_breadcrumb
 from app.users.schemas import Source
 
 METHODS = ("password",)
 
-user_registrations_total = Counter(
+user_registrations_total = KpiCounter(
     "user_registrations_total",
     "Registered users, by method and by where they came from.",
     ["method", "source"],

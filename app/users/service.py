@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Sequence
 
 from loguru import logger
-from sqlalchemy import case, delete, func, select, update
+from sqlalchemy import ColumnElement, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.infrastructure import audit, outbox
 from app.infrastructure.database import Database, now
@@ -20,6 +21,7 @@ from app.observability.business import (
     after_commit,
     count_feature,
 )
+from app.observability.context import is_synthetic, mark_synthetic
 from app.observability.security import count_lockout, record_auth_attempt, record_security_event
 from app.users import kpis
 from app.users.errors import AccountLocked, EmailTaken, InvalidCredentials, NotAuthenticated
@@ -39,7 +41,7 @@ KEEP_SESSIONS = dt.timedelta(days=30)
 
 
 async def register(session: AsyncSession, *, data: UserCreate) -> User:
-    """Create a user.
+    """Create a user; one whom the monitoring creates is its own for good.
 
     Raises:
         EmailTaken: Another account has the address, also one that is created at this moment.
@@ -56,6 +58,7 @@ async def register(session: AsyncSession, *, data: UserCreate) -> User:
             password_hash=password_hash,
             method="password",
             source=data.source,
+            synthetic=is_synthetic(),
             created_at=now(),
             failed_logins=0,
         )
@@ -153,6 +156,8 @@ async def _open_session(
     if user.erased_at is not None:
         record_auth_attempt("failure")
         raise InvalidCredentials
+    if user.synthetic:
+        mark_synthetic()  # not before the password was right: a guess is a stranger's
     user.failed_logins = 0
     user.first_failed_at = None
     user.last_seen_at = moment
@@ -170,7 +175,7 @@ async def _open_session(
         kpis.count_login()
 
     after_commit(session, logged_in)
-    return issue_token(settings, user_id=user_id, session_id=opened.id)
+    return issue_token(settings, user_id=user_id, session_id=opened.id, synthetic=user.synthetic)
 
 
 async def _count_failure(database: Database, user_id: uuid.UUID) -> None:
@@ -288,7 +293,10 @@ async def erase(session: AsyncSession, *, user_id: uuid.UUID) -> list[uuid.UUID]
 
 
 async def count_active(session: AsyncSession) -> tuple[dict[ActivityWindow, int], int]:
-    """Return active users by window, and sessions that are good now."""
+    """Return active users by window, and sessions that are good now.
+
+    Users are customers only. Sessions are of all accounts: they are a matter of security.
+    """
     moment = now()
     days: dict[ActivityWindow, int] = {"1d": 1, "7d": 7, "30d": 30}
     counts = (
@@ -298,7 +306,10 @@ async def count_active(session: AsyncSession) -> tuple[dict[ActivityWindow, int]
                     func.count().filter(User.last_seen_at > moment - dt.timedelta(days=length))
                     for length in days.values()
                 )
-            ).where(User.last_seen_at > moment - dt.timedelta(days=max(days.values())))
+            ).where(
+                User.last_seen_at > moment - dt.timedelta(days=max(days.values())),
+                ~User.synthetic,
+            )
         )
     ).one()
     sessions = await session.scalar(
@@ -307,6 +318,11 @@ async def count_active(session: AsyncSession) -> tuple[dict[ActivityWindow, int]
         )
     )
     return dict(zip(days, counts, strict=True)), sessions or 0
+
+
+def of_synthetic(user_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[bool]:
+    """Return the condition that the row with this column belongs to an account of the monitoring."""
+    return select(User.id).where(User.id == user_id, User.synthetic).exists()
 
 
 async def purge_sessions(session: AsyncSession) -> int:

@@ -36,18 +36,30 @@ class TokenClaims:
     user_id: uuid.UUID
     session_id: uuid.UUID
     expires_at: dt.datetime
+    synthetic: bool = False
 
 
-def issue_token(settings: TokenSettings, *, user_id: uuid.UUID, session_id: uuid.UUID) -> str:
-    """Return a signed token for a session."""
+def issue_token(
+    settings: TokenSettings,
+    *,
+    user_id: uuid.UUID,
+    session_id: uuid.UUID,
+    synthetic: bool = False,
+) -> str:
+    """Return a signed token for a session; that of a `synthetic` account says so.
+
+    The mark is fixed at registration, so the token can carry it and no request has to look it up.
+    """
     moment = now()
-    claims = {
+    claims: dict[str, object] = {
         "iss": _ISSUER,
         "sub": str(user_id),  # RFC 7519 wants a string, and PyJWT checks it
         "jti": str(session_id),
         "iat": moment,
         "exp": moment + dt.timedelta(minutes=settings.access_token_minutes),
     }
+    if synthetic:
+        claims["synthetic"] = True
     return jwt.encode(claims, settings.secret_key.get_secret_value(), _ALGORITHM)
 
 
@@ -69,6 +81,7 @@ def read_token(settings: TokenSettings, token: str) -> TokenClaims:
             uuid.UUID(claims["sub"]),
             uuid.UUID(claims["jti"]),
             dt.datetime.fromtimestamp(claims["exp"], dt.UTC),
+            synthetic=claims.get("synthetic") is True,
         )
     except jwt.ExpiredSignatureError as error:
         record_auth_attempt("expired")

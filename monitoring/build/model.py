@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import quote_plus
 
+from app.observability.objectives import Cause
+
 Severity = Literal["critical", "warning", "info", "none"]
 Component = Literal[
     "api",
@@ -27,7 +29,6 @@ Component = Literal[
     "synthetic",
     "watchdog",
 ]
-Cause = Literal["database", "payment_provider", "cache", "broker", "worker", "api"]
 Dashboard = Literal[
     "overview",
     "api",

@@ -2,8 +2,9 @@
 
 In the demonstration a minute is a second: a page that needs an hour of errors comes after one minute.
 Durations are marked where they stand, and only those change: ranges (`[5m]`, `[1h:1m]`), `offset 1d`,
-`$seconds(15m)` for a number of seconds in an expression, `<15m>` in texts for people, and whatever
-is handed to `Profile.duration`. Names keep production's durations, so that dashboards work for both.
+`$seconds(15m)` for a number of seconds in an expression (`$seconds(5m, 20s)` is never below 20, for what
+the service does at its own pace), `<15m>` in texts for people, and whatever is handed to
+`Profile.duration`. Names keep production's durations, so that dashboards work for both.
 """
 
 import re
@@ -18,7 +19,7 @@ SHORTEST_RANGE_SECONDS: Final = 5.0
 _DURATION: Final = r"\d+[smhdw]"
 _RANGE: Final = re.compile(rf"\[({_DURATION})(?::({_DURATION})?)?\]")
 _OFFSET: Final = re.compile(rf"\boffset (-?)({_DURATION})")
-_SECONDS: Final = re.compile(rf"\$seconds\(({_DURATION})\)")
+_SECONDS: Final = re.compile(rf"\$seconds\(({_DURATION})(?:, *({_DURATION}))?\)")
 _TEXT: Final = re.compile(rf"<({_DURATION})>")
 _WORDS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 
@@ -47,7 +48,7 @@ class Profile:
         """Return an expression with its durations changed."""
         text = _RANGE.sub(self._range, expression)
         text = _OFFSET.sub(lambda found: f"offset {found[1]}{self.duration(found[2])}", text)
-        return _SECONDS.sub(lambda found: f"{self.seconds(found[1]):g}", text)
+        return _SECONDS.sub(self._number, text)
 
     def text(self, text: str) -> str:
         """Return a text for people with its durations changed and spelt out."""
@@ -59,6 +60,12 @@ class Profile:
             return f"[{span}]"
         step = self.duration(found[2], floor=1.0) if found[2] else ""
         return f"[{span}:{step}]"
+
+    def _number(self, found: re.Match[str]) -> str:
+        floor = seconds(found[2]) if found[2] else 0
+        # Not :g, which writes a million and more in scientific notation, rounded.
+        number = self.seconds(found[1], floor=floor)
+        return str(int(number)) if number == int(number) else str(number)
 
     def _words(self, duration: str) -> str:
         number = self.seconds(duration)

@@ -75,6 +75,7 @@ OPERATIONS = (
     ("GET", "/health/ready"),
     ("GET", "/health/startup"),
     ("GET", "/health/detailed"),
+    ("GET", "/slo"),
     ("GET", "/debug/profile"),
     ("GET", "/debug/memory"),
     ("GET", "/debug/tasks"),

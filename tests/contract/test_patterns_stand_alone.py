@@ -111,6 +111,39 @@ health.mark_started()
 install_health_routes(app, health, HealthSettings())
 assert TestClient(app).get("/health/ready").json() == {"status": "ok", "failed": []}
 """,
+    "slo": """
+import json
+from pathlib import Path
+from prometheus_client import Counter
+from app.observability.slo import ServiceLevelMonitor, SLOSettings, install_slo_route
+served = Counter("served_total", "Cups.", ["result"])
+objective = {
+    "name": "tea", "service": "tea", "journey": "all", "description": "Tea is served.",
+    "owner": "kitchen", "target": 99.9,
+    "indicator": {
+        "type": "ratio", "metric": "served_total", "job": "api", "bad": 'result="spilt"'
+    },
+}
+Path("objectives.yml").write_text(json.dumps({"objectives": [objective]}))
+monitor = ServiceLevelMonitor(SLOSettings(slo_objectives_file=Path("objectives.yml")))
+install_slo_route(app, monitor)
+app.router.lifespan_context = lambda _: monitor.running()
+with TestClient(app) as client:
+    served.labels("good").inc(3)
+    while True:
+        (found,) = client.get("/slo").json()["objectives"]
+        if found["events"]:
+            break
+assert found["sli"] == 1.0
+""",
+    "slo_markdown": """
+from datetime import UTC, datetime
+from app.observability.slo_markdown import markdown
+from app.observability.slo_report import Report
+now = datetime.now(UTC)
+report = Report(start=now, end=now, days=7, period="30d", objectives=[], alerts=[])
+assert "None fired." in markdown(report)
+""",
     "profiling": """
 from app.observability.operations import OperationsSettings
 from app.observability.profiling import install_profiling_routes

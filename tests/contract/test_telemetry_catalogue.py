@@ -26,6 +26,7 @@ PROCESSES = {
     "glasshouse": "api",
     "glasshouse-worker": "worker",
     "glasshouse-payment-provider": "provider",
+    "glasshouse-synthetic": "synthetic",
 }
 pytestmark = pytest.mark.timeout(600)
 """The first test waits for the journey, a minute of many processes, on machines of any speed."""
@@ -225,7 +226,8 @@ def lines_not_told(catalogue: Catalogue, lines: list[Line]) -> Iterable[str]:
             yield f"{what} is said at {line['level']}: add the level"
         if process not in message.processes:
             yield f'{what} is said by the {process}: name it in the column "From"'
-        if message.sentence != ANY and (new := line.keys() - always - message.fields.keys()):
+        known = catalogue.common_fields.keys() | message.fields.keys()
+        if message.sentence != ANY and (new := line.keys() - known):
             yield f"{what} has {sorted(new)}: add it to its fields"
         required = {name for name, is_always_there in message.fields.items() if is_always_there}
         if missing := (required | always) - line.keys():

@@ -42,6 +42,8 @@ from app.users.schemas import Source
 from app.users.tokens import issue_token
 from sandbox.payment_provider.behaviour import Fault
 from sandbox.payment_provider.schemas import ChargeStatus, RefundStatus
+from sandbox.synthetic_journey.outcomes import Result as JourneyResult
+from sandbox.synthetic_journey.outcomes import Step as JourneyStep
 from tests.service import ROOT, Service, ServiceClient, open_service
 
 Values = frozenset[str] | int
@@ -152,18 +154,23 @@ LABELS: dict[str, dict[str, Values]] = {
     },
     "revenue_total": {"currency": _CURRENCIES},
     "security_events_total": {"event": closed(*get_args(SecurityEvent))},
+    "synthetic_http_requests_total": {"handler": _HANDLERS, "status": _STATUSES},
     "telemetry_dropped_total": {"signal": closed("logs", "traces", "errors")},
     "unhandled_exceptions_total": {"where": closed(*get_args(Where))},
     "user_registrations_total": {"method": closed(*METHODS), "source": closed(*Source)},
-    # The sandbox's, a process of its own.
+    # The sandbox's, processes of their own.
     "provider_charges_total": {"status": closed(*get_args(ChargeStatus))},
     "provider_injected_faults_total": {"kind": closed(*get_args(Fault))},
     "provider_refunds_total": {"status": closed(*get_args(RefundStatus))},
+    "synthetic_journeys_total": {"result": closed(*get_args(JourneyResult))},
+    "synthetic_step_duration_seconds": {"step": closed(*get_args(JourneyStep))},
+    "synthetic_step_failures_total": {"step": closed(*get_args(JourneyStep))},
 }
 
 _DESCRIBE = """
 import json
 import app.main, app.worker, app.observability.profiling, sandbox.payment_provider.app
+import sandbox.synthetic_journey.app
 from prometheus_client import REGISTRY
 print(json.dumps([
     (family.name + "_total" * (family.type == "counter"), collector._labelnames,

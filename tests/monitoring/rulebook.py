@@ -13,6 +13,7 @@ from monitoring.build.artifacts import ROOT, rule_groups
 from monitoring.build.model import Alert, Record
 from monitoring.build.profile import PRODUCTION
 from tests.catalogue import Metric, read_catalogue
+from tests.monitoring.promql import Selector, selectors
 
 RUNBOOKS: Final = ROOT / "docs/runbooks"
 OTHERS: Final = ROOT / "monitoring/prometheus/metrics_of_others.yml"
@@ -75,6 +76,12 @@ def records() -> list[Record]:
 
 
 @cache
+def reads() -> tuple[tuple[Rule, Selector], ...]:
+    """Return what each rule reads."""
+    return tuple((rule, selector) for rule in rules() for selector in selectors(rule.expr))
+
+
+@cache
 def metrics() -> dict[str, Metric]:
     """Return our own metrics by the names of their series."""
     series = {}
@@ -92,6 +99,7 @@ def metrics_of_others() -> dict[str, frozenset[str]]:
     return {job: frozenset(names) for job, names in listed.items()}
 
 
+@cache
 def exists(metric: str) -> bool:
     """Whether something emits or records series of that name."""
     return (
@@ -100,6 +108,13 @@ def exists(metric: str) -> bool:
         or any(metric in names for names in metrics_of_others().values())
         or metric in {record.name for record in records()}
     )
+
+
+def jobs_of(metric: str) -> set[str]:
+    """Return the scrape jobs whose targets expose a metric."""
+    ours = metrics().get(metric)
+    own = {JOBS[process] for process in ours.processes} if ours is not None else set()
+    return own | {job for job, names in metrics_of_others().items() if metric in names}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,9 @@ import pytest
 from app.observability.objectives import BURN_WINDOWS
 from monitoring.build.artifacts import GENERATED, ROOT
 from monitoring.build.conventions import annotations_of, labels_of, load_conventions
-from monitoring.build.model import Alert, Component, Record
+from monitoring.build.model import Component
 from monitoring.build.profile import PRODUCTION
 from tests.monitoring import promql, rulebook
-from tests.monitoring.rulebook import Rule
 from tests.tools import require_tool
 
 SECTIONS = ("Meaning", "Impact", "Diagnosis", "Mitigation", "Escalation")
@@ -40,20 +39,22 @@ FAMILIES = {
     "watchdog",
 }
 COUNTERS = ("_total", "_bucket", "_sum", "_count")
+OF_SCRAPES = {"job", "instance", "service", "le", "__name__"}
+ANNOTATIONS = {
+    "summary",
+    "description",
+    "runbook_url",
+    "dashboard_url",
+    "logs_url",
+    "traces_url",
+}
+SUMMARY = re.compile(r"[A-Z][^{}<>]{10,110}\.")
 TEST_FILES = sorted((ROOT / "monitoring/prometheus/tests").glob("*.test.yml"))
 RULE_FILES = sorted((ROOT / "monitoring").glob("**/rules/*.rules.yml"))
 
 
-def every_rule(function: object) -> object:
-    """Run a test once for each rule, by its name."""
-    return pytest.mark.parametrize("rule", rulebook.rules(), ids=str)(function)
-
-
-def every_alert(function: object) -> object:
-    """Run a test once for each alert, by its name."""
-    return pytest.mark.parametrize("alert", rulebook.alerts(), ids=lambda alert: alert.name)(
-        function
-    )
+Complaints = list[str]
+"""All that a check found: one run tells everything there is to mend."""
 
 
 # All of them ------------------------------------------------------------------------------------------
@@ -118,157 +119,194 @@ def test_no_generated_directory_is_empty() -> None:
 # What a rule says -------------------------------------------------------------------------------------
 
 
-@every_rule
-def test_a_rule_stands_on_what_is_emitted(rule: Rule) -> None:
-    for selector in promql.selectors(rule.expr):
-        if selector.metric:
-            assert rulebook.exists(selector.metric), selector.metric
-        else:
-            assert selector.values("__name__"), "reads every series there is"
+def test_rules_stand_on_what_is_emitted() -> None:
+    wrong: Complaints = []
+    for rule, selector in rulebook.reads():
+        if not selector.metric and not selector.values("__name__"):
+            wrong.append(f"{rule} reads every series there is")
+        if selector.metric and not rulebook.exists(selector.metric):
+            wrong.append(f"{rule}: nothing emits {selector.metric}")
+    assert not wrong, "\n".join(wrong)
 
 
-@every_rule
-def test_a_rule_asks_for_labels_and_values_that_there_are(rule: Rule) -> None:
-    for selector in promql.selectors(rule.expr):
+def test_rules_ask_for_labels_and_values_that_there_are() -> None:
+    wrong: Complaints = []
+    for rule, selector in rulebook.reads():
         metric = rulebook.metrics().get(selector.metric)
-        if metric is None:
-            continue
-        for label, operator, value in selector.matchers:
-            if label in {"job", "instance", "service", "le", "__name__"}:
+        for label, operator, value in selector.matchers if metric is not None else ():
+            if metric is None or label in OF_SCRAPES:
                 continue
-            assert label in metric.labels, f"{selector.metric} has no label {label}"
+            if label not in metric.labels:
+                wrong.append(f"{rule}: {selector.metric} has no label {label}")
+                continue
             closed = metric.labels[label].closed
-            if closed and operator == "=":
-                assert value in closed, f'{selector.metric}{{{label}="{value}"}}'
-            elif closed and operator == "=~":
-                for part in value.split("|"):
-                    assert any(re.fullmatch(part, one) for one in closed), (
-                        f"{label}=~{value}: {part}"
-                    )
+            meant = value.split("|") if operator in {"=~", "!~"} else [value]
+            wrong += [
+                f'{rule}: {selector.metric}{{{label}}} is never "{one}"'
+                for one in meant
+                if closed and not any(re.fullmatch(one, value) for value in closed)
+            ]
+    assert not wrong, "\n".join(wrong)
 
 
-@every_rule
-def test_a_rule_says_whose_series_it_means(rule: Rule) -> None:
+def test_rules_say_whose_series_they_mean() -> None:
     """Two processes may emit a metric of one name: worker-sampled gauges read 0 on the API's page."""
-    for selector in promql.selectors(rule.expr):
+    wrong: Complaints = []
+    for rule, selector in rulebook.reads():
         metric = rulebook.metrics().get(selector.metric)
         if metric is None:
             continue
+        there = rulebook.jobs_of(selector.metric)
         jobs = selector.values("job")
-        assert jobs, f"{selector.metric} is not selected by job"
+        if not jobs:
+            wrong.append(f"{rule}: {selector.metric} is not selected by job, one of {there}")
         for operator, value in jobs:
             meant = set(value.split("|")) if operator == "=~" else {value}
-            there = {rulebook.JOBS[process] for process in metric.processes}
-            if operator in {"=", "=~"} and ".+" not in meant:
-                assert meant <= there, f"{selector.metric} comes from {there}, not from {meant}"
+            if operator in {"=", "=~"} and not meant & {".+", ".*"} and not meant <= there:
+                wrong.append(f"{rule}: {selector.metric} comes from {there}, not from {meant}")
+    assert not wrong, "\n".join(wrong)
 
 
-@every_rule
-def test_vectors_are_joined_by_labels_that_both_have(rule: Rule) -> None:
-    for join in promql.joins(rule.expr):
-        assert join.explicit or join.aggregated, f"say on(...), or aggregate both: {join.text}"
+def test_vectors_are_joined_by_labels_that_both_have() -> None:
+    assert [
+        f"{rule}: say on(...), or aggregate both sides by the same labels: {join.text}"
+        for rule in rulebook.rules()
+        for join in promql.joins(rule.expr)
+        if not join.explicit and not join.aggregated and join.operator != "or"
+    ] == []
 
 
-@every_rule
-def test_rates_are_of_counters_over_enough_samples(rule: Rule) -> None:
-    for selector in promql.selectors(rule.expr):
+def test_rates_are_of_counters_over_enough_samples() -> None:
+    wrong: Complaints = []
+    for rule, selector in rulebook.reads():
         inner = selector.functions[0] if selector.functions else ""
+        ours = selector.metric in rulebook.metrics()
+        is_counter = selector.metric.endswith(COUNTERS)
         if inner in {"rate", "increase", "irate"}:
-            assert selector.metric.endswith(COUNTERS), f"{inner} of {selector.metric}, no counter"
-            assert selector.range_seconds is not None
-            assert selector.range_seconds >= 4 * SCRAPE_SECONDS, selector
-        if inner in {"delta", "deriv", "predict_linear"}:
-            assert not selector.metric.endswith("_total"), (
-                f"{inner} of {selector.metric}, a counter"
-            )
+            if ours and not is_counter:  # other people's counters are not all named as such
+                wrong.append(f"{rule}: {inner} of {selector.metric}, which is no counter")
+            if (selector.range_seconds or 0) < 4 * SCRAPE_SECONDS:
+                wrong.append(f"{rule}: {inner} of {selector.metric} over too few samples")
+        elif inner in {"delta", "deriv", "predict_linear"} and is_counter:
+            wrong.append(f"{rule}: {inner} of {selector.metric}, which is a counter")
+    assert not wrong, "\n".join(wrong)
 
 
-@every_rule
-def test_quantiles_are_of_aggregated_buckets(rule: Rule) -> None:
-    """A quantile of one instance's buckets, or an average of quantiles, says nothing of the service."""
-    assert all(promql.quantiles(rule.expr))
+def test_quantiles_are_of_aggregated_buckets() -> None:
+    """A quantile of one instance's buckets says nothing of the service."""
+    assert [str(rule) for rule in rulebook.rules() if not all(promql.quantiles(rule.expr))] == []
 
 
-@every_rule
-def test_nothing_averages_over_instances(rule: Rule) -> None:
-    for selector in promql.selectors(rule.expr):
-        if ":" in selector.metric and re.search(r"p\d\d|ratio", selector.metric):
-            assert "avg" not in selector.functions, f"an average of {selector.metric}"
+def test_nothing_averages_ratios_or_quantiles() -> None:
+    assert [
+        f"{rule}: an average of {selector.metric}"
+        for rule, selector in rulebook.reads()
+        if re.search(r":.*(p\d\d|ratio)", selector.metric) and "avg" in selector.functions
+    ] == []
 
 
 # What a record says -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("record", rulebook.records(), ids=lambda record: record.name)
-def test_a_record_is_named_and_described(record: Record) -> None:
+def test_records_are_named_and_described() -> None:
     """level:metric:operations, as Prometheus recommends; Sloth's names begin with slo and sloth."""
-    assert re.fullmatch(r"[a-z][a-z0-9_]*:[a-z0-9_]+:[a-z0-9_]+|sloth_slo_info", record.name)
-    assert len(record.meaning) > 10
+    pattern = r"[a-z][a-z0-9_]*:[a-z0-9_]+:[a-z0-9_]+|sloth_slo_info"
+    assert [
+        record.name
+        for record in rulebook.records()
+        if not re.fullmatch(pattern, record.name) or len(record.meaning) <= 10
+    ] == []
 
 
 # What an alert says -----------------------------------------------------------------------------------
 
 
-@every_alert
-def test_an_alert_says_what_people_need(alert: Alert) -> None:
+def test_alerts_say_what_people_need() -> None:
     conventions = load_conventions()
-    labels = labels_of(alert, conventions)
-    texts = annotations_of(alert, conventions, PRODUCTION)
-    assert re.fullmatch(r"[A-Z][a-zA-Z0-9]+", alert.name)
-    assert {"severity", "service", "team", "component"} <= labels.keys()
-    assert "environment" not in labels, "an external label"
-    assert {
-        "summary",
-        "description",
-        "runbook_url",
-        "dashboard_url",
-        "logs_url",
-        "traces_url",
-    } == texts.keys()
-    assert re.fullmatch(r"[A-Z][^{}<>]{10,110}\.", texts["summary"]), texts["summary"]
-    assert texts["description"] != texts["summary"]
-    assert "<" not in texts["description"], "a duration that was not spelt out"
+    wrong: Complaints = []
+    for alert in rulebook.alerts():
+        labels = labels_of(alert, conventions)
+        texts = annotations_of(alert, conventions, PRODUCTION)
+        checks = {
+            "its name": re.fullmatch(r"[A-Z][a-zA-Z0-9]+", alert.name) is not None,
+            "a label": labels.keys() >= {"severity", "service", "team", "component"},
+            "environment is an external label": "environment" not in labels,
+            "an annotation": texts.keys() == ANNOTATIONS,
+            "its summary, a plain sentence": SUMMARY.fullmatch(texts["summary"]) is not None,
+            "a description that says more": texts["description"] != texts["summary"],
+            "a duration that is spelt out": re.search(r"<\d", texts["description"]) is None,
+        }
+        wrong += [f"{alert.name}: {what}" for what, holds in checks.items() if not holds]
+    assert not wrong, "\n".join(wrong)
 
 
-@every_alert
-def test_an_alert_says_the_value_with_its_unit(alert: Alert) -> None:
-    if alert.severity == "none" or "absent(" in alert.expr or "== 0" in alert.expr:
-        return  # there is no value: something is there or not
-    assert "$value" in alert.description, alert.description
+def test_alerts_say_their_value_with_its_unit() -> None:
+    """Except where there is none: something is there, or it is not."""
+    assert [
+        alert.name
+        for alert in rulebook.alerts()
+        if alert.severity != "none"
+        and not re.search(r"absent|== 0|!= 1", alert.expr)
+        and "$value" not in alert.description
+    ] == []
 
 
-@every_alert
-def test_a_description_names_only_labels_that_the_alert_has(alert: Alert) -> None:
-    texts = annotations_of(alert, load_conventions(), PRODUCTION).values()
-    named = {name for text in texts for name in re.findall(r"\$labels\.(\w+)", text)}
-    for case in alert.fires:
-        missing = named - case.labels.keys() - labels_of(alert, load_conventions()).keys()
-        assert not missing, f"{missing} would be empty"
+def test_texts_name_only_labels_that_the_alert_has() -> None:
+    conventions = load_conventions()
+    wrong: Complaints = []
+    for alert in rulebook.alerts():
+        texts = annotations_of(alert, conventions, PRODUCTION).values()
+        named = {name for text in texts for name in re.findall(r"\$labels\.(\w+)", text)}
+        for case in alert.fires:
+            missing = named - case.labels.keys() - labels_of(alert, conventions).keys()
+            wrong += [f"{alert.name}: {label} would be empty" for label in sorted(missing)]
+    assert not wrong, "\n".join(wrong)
 
 
-@every_alert
-def test_every_alert_waits_or_says_why_not(alert: Alert) -> None:
-    """One bad evaluation is no reason to wake anybody: `for`, or a window in the expression."""
-    windows = [
-        selector.range_seconds
-        for selector in promql.selectors(PRODUCTION.promql(alert.expr))
-        if selector.range_seconds
+def test_alerts_wait_or_look_at_a_window() -> None:
+    """One bad evaluation is no reason to wake anybody."""
+    wrong: Complaints = []
+    for alert in rulebook.alerts():
+        expr = PRODUCTION.promql(alert.expr)
+        windows = [selector.range_seconds or 0 for selector in promql.selectors(expr)]
+        if not (alert.wait or alert.severity == "none" or ":" in expr or max(windows) >= 300):
+            wrong.append(alert.name)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_alerts_have_a_runbook_with_queries_that_work() -> None:
+    wrong: Complaints = []
+    for name in sorted({alert.page for alert in rulebook.alerts()}):
+        try:
+            page = rulebook.runbook(name)
+        except FileNotFoundError:
+            wrong.append(f"{name}.md is missing")
+            continue
+        if tuple(page.sections) != SECTIONS:
+            wrong.append(f"{name}.md has the sections {tuple(page.sections)}")
+        wrong += [
+            f"{name}.md: {heading} says nothing"
+            for heading, text in page.sections.items()
+            if len(text.split()) < 10
+        ]
+        queries = list(page.fences("promql"))
+        if not queries:
+            wrong.append(f"{name}.md has no query")
+        for query in queries:
+            wrong += [f"{name}.md: {complaint}" for complaint in _complaints(query)]
+    assert not wrong, "\n".join(wrong)
+
+
+def _complaints(query: str) -> Complaints:
+    try:
+        found = promql.selectors(query)
+    except ValueError as error:
+        return [f"{query!r}: {error}"]
+    return [
+        f"nothing emits {selector.metric}"
+        for selector in found
+        if selector.metric and not rulebook.exists(selector.metric)
     ]
-    over_windows = ":" in alert.expr or any(window >= 300 for window in windows)
-    assert alert.wait or over_windows or alert.severity == "none", alert.name
-
-
-@every_alert
-def test_an_alert_has_a_runbook_with_queries_that_work(alert: Alert) -> None:
-    page = rulebook.runbook(alert.page)
-    assert tuple(page.sections) == SECTIONS, page.path.name
-    for name, text in page.sections.items():
-        assert len(text.split()) >= 10, f"{page.path.name}: {name} says nothing"
-    queries = list(page.fences("promql"))
-    assert queries, f"{page.path.name}: no query"
-    for query in queries:
-        for selector in promql.selectors(query):
-            assert not selector.metric or rulebook.exists(selector.metric), selector.metric
 
 
 def test_every_runbook_is_somebodys() -> None:

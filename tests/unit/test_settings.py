@@ -85,6 +85,7 @@ UNSAFE = {
     "PAYMENT_PROVIDER_URL": "",
     "CORS_ORIGINS": "https://shop.example,*",
     "OPERATIONS_TOKEN": "fifteen letters",
+    "SYNTHETIC_TOKEN": "fifteen letters",
 }
 
 
@@ -99,7 +100,11 @@ def test_production_refuses_each_unsafe_default_and_only_that(
 
 def test_production_says_all_that_is_unsafe_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     said = complaint(
-        monkeypatch, ENVIRONMENT="production", CORS_ORIGINS="*", OPERATIONS_TOKEN="short"
+        monkeypatch,
+        ENVIRONMENT="production",
+        CORS_ORIGINS="*",
+        OPERATIONS_TOKEN="short",
+        SYNTHETIC_TOKEN="short",
     )
     assert [name for name in UNSAFE if name in said] == [*UNSAFE]
     assert said.count("unsafe in production") == 1
@@ -172,6 +177,7 @@ def test_what_settings_show_of_themselves_holds_no_secret(monkeypatch: pytest.Mo
         monkeypatch,
         SECRET_KEY=SECRET * 8,
         OPERATIONS_TOKEN=SECRET,
+        SYNTHETIC_TOKEN=SECRET,
         DATABASE_URL=f"postgresql://someone:{SECRET}@database/glasshouse",
         REDIS_URL=f"redis://:{SECRET}@redis:6379/0",
         SENTRY_DSN=f"https://{SECRET}@sentry.example/1",

@@ -108,6 +108,7 @@ class Client:
                 ]
             ),
             "X-Api-Key": new("opaque token", "X-Api-Key"),
+            "X-Synthetic-Token": new("opaque token", "a wrong X-Synthetic-Token"),
             "Proxy-Authorization": f"Basic {new('Basic', 'Proxy-Authorization')}",
             "Traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
             "Tracestate": f"shop={new('e-mail', 'tracestate')},card={new('card', 'tracestate')}",

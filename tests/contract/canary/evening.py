@@ -63,6 +63,7 @@ class Evening:
         self.exits: dict[str, int] = {}
         self.otlp, self.sentry = Receiver(), Receiver()
         self.operations_token = self.aviary.new("opaque token", "OPERATIONS_TOKEN")
+        self.synthetic_token = self.aviary.new("opaque token", "SYNTHETIC_TOKEN")
         self.plain_database_url = database_url
         password = self.aviary.new("word", "password in DATABASE_URL")
         self.database_url = (
@@ -78,6 +79,7 @@ class Evening:
             "SECRET_KEY": self.aviary.keep("key", "SECRET_KEY", journey.unsafe_secret()),
             "AUDIT_KEY": self.aviary.keep("key", "AUDIT_KEY", journey.unsafe_secret()),
             "OPERATIONS_TOKEN": self.operations_token,
+            "SYNTHETIC_TOKEN": self.synthetic_token,
             "SENTRY_DSN": f"http://{new('word', 'SENTRY_DSN')}:{new('word', 'SENTRY_DSN')}"
             f"@127.0.0.1:{self.sentry.port}/1",
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://u:{new('word', 'OTEL_EXPORTER_OTLP_ENDPOINT')}"
@@ -177,6 +179,10 @@ def _in_order(evening: Evening, leaked: list[str]) -> None:
     run_async(_publish(evening.plain_database_url, journey.damaged_message(evening.aviary)))
     journey.stumble(client, ada)
     journey.fail(client, ada, ordered)
+    # The monitoring's own request, one that fails and is told to everybody.
+    mark = {"X-Synthetic-Token": evening.synthetic_token}
+    failing = next(one for one, fault in ordered.items() if fault.get("name") == "raise")
+    ada.ask("GET", f"/v1/orders/{failing}", expect=500, headers=mark)
     for note in leaked:
         asked.ask("GET", "/health", expect=200, headers={"User-Agent": note})
         asked.ask("GET", "/v1/behaviour", expect=200, headers={"User-Agent": note})

@@ -69,6 +69,7 @@ def test_the_build_sees_what_the_image_is_made_of_and_nothing_else() -> None:
         "sandbox",
         "migrations",
         "alembic.ini",
+        "monitoring/slo/objectives.yml",
         "requirements.lock",
         "deploy/docker/healthcheck.py",
     }

@@ -7,8 +7,10 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from app.settings import Settings
+from sandbox.notifications.settings import NotificationsSettings
 from sandbox.payment_provider.settings import ProviderSettings
 from sandbox.signals_viewer.settings import ViewerSettings
+from sandbox.synthetic_journey.settings import JourneySettings
 
 EXAMPLE = Path(__file__).parents[3] / ".env.example"
 LINE = re.compile(r"^(# )?([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)
@@ -27,7 +29,9 @@ def defaults(settings: type[BaseSettings]) -> dict[str, str]:
 
 def test_every_setting_is_listed_with_its_default() -> None:
     listed = {name: value for _, name, value in LINE.findall(EXAMPLE.read_text("utf-8"))}
-    assert listed == defaults(Settings) | defaults(ProviderSettings) | defaults(ViewerSettings)
+    assert listed == defaults(Settings) | defaults(ProviderSettings) | defaults(
+        ViewerSettings
+    ) | defaults(NotificationsSettings) | defaults(JourneySettings)
 
 
 def test_copying_the_file_changes_nothing() -> None:

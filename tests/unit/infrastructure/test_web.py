@@ -1,4 +1,4 @@
-"""The outer layers: body limit, security headers, CORS."""
+"""Home, and the outer layers: body limit, security headers, CORS."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,9 +11,12 @@ from app.errors import install_error_handlers
 from app.infrastructure.web import (
     WebSettings,
     allow_origins,
+    install_home,
     limit_bodies,
     send_security_headers,
 )
+from app.observability import context
+from app.observability.context import is_operational
 
 FRIEND = "https://shop.example"
 STRANGER = "https://elsewhere.example"
@@ -218,3 +221,28 @@ async def test_a_page_may_read_errors_and_the_headers_that_help_to_report_them()
             exposed = answer.headers["Access-Control-Expose-Headers"]
             for name in ("X-Request-ID", "X-Trace-ID", "Retry-After", "Idempotency-Replayed"):
                 assert name in exposed
+
+
+async def test_home_says_where_to_go_from_here_and_is_not_observed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(context, "_operational", {"/health"})
+    assert not is_operational("/")  # in an application without our home it is a page like any other
+    app = FastAPI(title="Shop")
+    install_home(app)
+    transport = httpx2.ASGITransport(app=app)
+
+    async with httpx2.AsyncClient(transport=transport, base_url="http://shop") as client:
+        answer = await client.get("/")
+        refused = await client.post("/")
+
+    assert answer.json() == {
+        "service": "Shop",
+        "documentation": "/docs",
+        "health": "/health",
+        "metrics": "/metrics",
+    }
+    assert refused.status_code == 405
+    assert is_operational("/")
+    assert is_operational("/docs")
+    assert not is_operational("/v1/orders")

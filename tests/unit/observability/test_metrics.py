@@ -92,7 +92,12 @@ def client() -> Iterator[TestClient]:
 
 
 def counted() -> dict[tuple[str, str, str], float]:
-    """Return what http_requests_total says, by (method, handler, status)."""
+    """Return what http_requests_total has counted, by (method, handler, status)."""
+    return {labels: found for labels, found in shown().items() if found}
+
+
+def shown() -> dict[tuple[str, str, str], float]:
+    """Return all series of http_requests_total, by (method, handler, status)."""
     return {
         (sample.labels["method"], sample.labels["handler"], sample.labels["status"]): sample.value
         for metric in metrics.REQUESTS.collect()
@@ -103,6 +108,47 @@ def counted() -> dict[tuple[str, str, str], float]:
 
 def value(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_the_failures_of_a_route_begin_at_0_with_its_first_request(client: TestClient) -> None:
+    # increase() sees growth only: a series that begins with its first failure never tells of it.
+    client.get("/v1/shop/orders/7")
+
+    route = "/v1/shop/orders/{order_id}"
+    assert shown() == {
+        ("GET", route, "200"): 1,
+        ("GET", route, "500"): 0,
+        ("GET", route, "503"): 0,
+    }
+
+
+def test_a_failure_that_comes_first_is_counted_once(client: TestClient) -> None:
+    client.get("/v1/shop/orders/7/boom")
+
+    route = "/v1/shop/orders/{order_id}/boom"
+    assert shown() == {("GET", route, "500"): 1, ("GET", route, "503"): 0}
+
+
+def test_what_begins_at_0_is_bounded_like_the_rest(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cardinality, "_known", {})
+    monkeypatch.setattr(metrics, "_MAX_HANDLERS", 1)
+    client.get("/v1/shop/orders/7")
+    client.get("/progress")
+    client.get("/wp-login.php")
+
+    first = "/v1/shop/orders/{order_id}"
+    assert {handler for _, handler, _ in shown()} == {first, cardinality.OTHER}
+
+
+def test_durations_have_no_series_of_failures_that_never_were(client: TestClient) -> None:
+    client.get("/v1/shop/orders/7")
+
+    statuses = {
+        sample.labels["status"] for one in metrics.DURATION.collect() for sample in one.samples
+    }
+    assert statuses == {"200"}
 
 
 @pytest.mark.parametrize(
@@ -309,7 +355,7 @@ def test_routes_and_statuses_beyond_what_a_service_has_are_folded(
 ) -> None:
     monkeypatch.setattr(cardinality, "_known", {})
     monkeypatch.setattr(metrics, "_MAX_HANDLERS", 3)
-    monkeypatch.setattr(metrics, "_MAX_STATUSES", 2)
+    monkeypatch.setattr(metrics, "_MAX_STATUSES", 4)  # 500 and 503 are always there
     app = FastAPI()
     for number in range(6):
         app.add_api_route(

@@ -1,5 +1,0 @@
-"""The recording rules."""
-
-from monitoring.build.model import Group
-
-GROUPS: tuple[Group, ...] = ()
