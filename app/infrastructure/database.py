@@ -29,13 +29,14 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase, mapped_column
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 from sqlalchemy.types import TypeDecorator
 from starlette.responses import Response
 
@@ -147,6 +148,8 @@ class Database:
         self.engine = (_sqlite_engine if self.is_sqlite else _postgresql_engine)(settings)
         self.sessions: SessionFactory = async_sessionmaker(self.engine, expire_on_commit=False)
         event.listen(self.engine.sync_engine, "do_connect", _connect_or_unavailable)
+        # SQLite in memory lives in its one pool.
+        self._beside = self.engine if self.is_sqlite else _engine_without_pool(settings)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -156,12 +159,23 @@ class Database:
 
     async def ping(self) -> None:
         """Ask the database for one row. Raises what the driver raises when it cannot."""
-        async with self.engine.connect() as connection:
+        async with self.beside_the_pool() as connection:
             await connection.execute(text("SELECT 1"))
+
+    @asynccontextmanager
+    async def beside_the_pool(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection of its own, for health checks.
+
+        A pool that is exhausted must not look like a database that is down: that would take every
+        process out of service at once, and send whoever is called to the wrong place.
+        """
+        async with self._beside.connect() as connection:
+            yield connection
 
     async def dispose(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+        await self._beside.dispose()
 
 
 def _postgresql_engine(settings: DatabaseSettings) -> AsyncEngine:
@@ -173,17 +187,30 @@ def _postgresql_engine(settings: DatabaseSettings) -> AsyncEngine:
         pool_timeout=settings.database_pool_timeout_seconds,
         pool_recycle=1800,
         pool_pre_ping=True,  # a restarted server costs one reconnect, not one failed request
-        connect_args={
-            "timeout": settings.database_connect_timeout_seconds,
-            "server_settings": {
-                "application_name": "glasshouse",
-                "statement_timeout": str(settings.database_statement_timeout_ms),
-                "lock_timeout": str(settings.database_lock_timeout_ms),
-                # A process that dies between two statements must not keep its locks.
-                "idle_in_transaction_session_timeout": "30000",
-            },
-        },
+        connect_args=_connect_arguments(settings),
     )
+
+
+def _engine_without_pool(settings: DatabaseSettings) -> AsyncEngine:
+    return create_async_engine(
+        settings.database_url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args=_connect_arguments(settings),
+    )
+
+
+def _connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    return {
+        "timeout": settings.database_connect_timeout_seconds,
+        "server_settings": {
+            "application_name": "glasshouse",
+            "statement_timeout": str(settings.database_statement_timeout_ms),
+            "lock_timeout": str(settings.database_lock_timeout_ms),
+            # A process that dies between two statements must not keep its locks.
+            "idle_in_transaction_session_timeout": "30000",
+        },
+    }
 
 
 def prepare_directory(database_url: str) -> None:

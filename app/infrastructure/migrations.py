@@ -35,6 +35,12 @@ def _heads() -> frozenset[str]:
     return frozenset(ScriptDirectory.from_config(_configuration()).get_heads())
 
 
+@cache
+def _known() -> frozenset[str]:
+    scripts = ScriptDirectory.from_config(_configuration())
+    return frozenset(script.revision for script in scripts.walk_revisions())
+
+
 def _check_file(database_url: str) -> None:
     """Raise sqlite3.OperationalError where a SQLite file cannot be opened.
 
@@ -62,14 +68,17 @@ def check_drift(database_url: str) -> None:
 
 
 async def check_applied(database: Database) -> None:
-    """Do nothing when the database has every migration that this version knows, and no other.
+    """Do nothing when the database has every migration that this version knows.
+
+    One that it does not know belongs to a newer version, which is being rolled out: migrations come first,
+    so each has to leave the version before it working.
 
     Raises:
         MigrationsPending: It has not.
     """
-    async with database.engine.connect() as connection:
+    async with database.beside_the_pool() as connection:
         # Alembic's own reader logs two lines each time, and this is asked every few seconds.
         applied = await connection.scalars(text("SELECT version_num FROM alembic_version"))
         revisions = frozenset(applied.all())
-    if revisions != _heads():
+    if not revisions or (revisions != _heads() and revisions <= _known()):
         raise MigrationsPending("the schema is not at the newest migration")

@@ -24,7 +24,7 @@ from app.observability.query_plans import QueryPlans, QueryPlanSettings, read_pl
 from app.observability.statements import read_statement
 from app.settings import Settings
 from tests.integration.conftest import OpenService
-from tests.service import Service
+from tests.service import Service, open_service
 from tests.service import test_settings as settings_for
 
 LogRecords = list[dict[str, Any]]
@@ -115,6 +115,23 @@ async def test_an_exhausted_pool_is_a_503_with_retry_after_and_counted(
         assert sample("database_connection_timeouts_total", pool="main") == before + 1
         assert (await person.get("/v1/orders")).status_code == 200
         assert sample("database_connections_active", pool="main") == 0
+
+
+async def test_an_exhausted_pool_is_no_database_that_is_down(
+    postgres_service_database: str,
+) -> None:
+    """Who is called about the pool must not be told of the database, and no process goes out of service."""
+    async with open_service(
+        postgres_service_database,
+        database_pool_size=1,
+        database_max_overflow=0,
+        database_pool_timeout_seconds=0.1,
+    ) as service:
+        database: Database = service.app.state.database
+        async with database.engine.connect():
+            answer = await service.http.get("/health/ready")
+        assert answer.status_code == 200
+        assert set(answer.json()["failed"]) <= {"payment_provider"}
 
 
 # PostgreSQL's errors and plans ----------------------------------------------------------------------------

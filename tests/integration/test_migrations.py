@@ -186,11 +186,22 @@ async def test_the_service_takes_no_traffic_before_the_migrations_ran(empty_data
                 await asyncio.sleep(0.1)  # a round of checks is good for a second
 
 
-async def test_the_service_takes_no_traffic_on_the_schema_of_another_version(
+async def test_the_service_takes_no_traffic_on_the_schema_of_an_older_version(
     service_database: str,
 ) -> None:
-    execute(service_database, "UPDATE alembic_version SET version_num = 'from_tomorrow'")
+    execute(service_database, "UPDATE alembic_version SET version_num = '0001'")
     async with open_service(service_database) as service:
         answer = await service.http.get("/health/ready")
     assert answer.status_code == 503
     assert "migrations" in answer.json()["failed"]
+
+
+async def test_the_service_goes_on_while_a_newer_version_is_rolled_out(
+    service_database: str,
+) -> None:
+    """Migrations come first: if they took the running version out of service, nobody would serve."""
+    execute(service_database, "UPDATE alembic_version SET version_num = 'from_tomorrow'")
+    async with open_service(service_database) as service:
+        answer = await service.http.get("/health/ready")
+    assert answer.status_code == 200
+    assert "migrations" not in answer.json()["failed"]
