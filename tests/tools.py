@@ -181,6 +181,9 @@ class RedisServer(Server):
 
     def command(self, directory: Path) -> tuple[list[str], str]:
         options = {"port": self.port, "bind": "127.0.0.1", "save": "", "databases": 64}
+        options["maxmemory"] = (
+            "64mb"  # as in earnest: without a limit there is no share of it in use
+        )
         arguments = [str(part) for key, value in options.items() for part in (f"--{key}", value)]
         return [str(require_tool("redis-server")), *arguments], "-"
 

@@ -16,28 +16,28 @@ import httpx2
 PASSWORD: Final = "correct horse battery"
 LINES: Final = [{"sku": "TEA", "quantity": 1, "unit_amount": 2500}]
 PATIENCE_SECONDS: Final = 5.0
+ROUNDS_OF_ONE: Final = 40
 UNANSWERED: Final = 0
 
 
 class Customers:
-    """One registered person with several habits, in a thread.
+    """Somebody who looks, orders and pays, in a thread; after a while somebody else comes.
 
     Attributes:
         ordering: Whether orders are placed (and paid): without it there is traffic and no business.
         token: What orders are paid with: `tok_declined`, `tok_error`, ... of the sandbox.
-        wrong_password: Whether there are log-ins with a wrong password beside everything else.
         answers: How often each status was answered; 0 is no answer at all.
     """
 
     def __init__(self, url: str, *, rounds_per_second: float = 2.0) -> None:
         self.ordering = True
         self.token = "tok_ok"
-        self.wrong_password = False
         self.answers: Counter[int] = Counter()
         self._url = url
         self._pause = 1 / rounds_per_second
-        self._email = f"{secrets.token_hex(8)}@example.com"
+        self._email = ""
         self._headers: dict[str, str] = {}
+        self._rounds = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._live, name="Customers", daemon=True)
 
@@ -62,17 +62,17 @@ class Customers:
                 self._ended.wait(max(0.0, self._pause - (time.monotonic() - begin)))
 
     def _round(self, http: httpx2.Client) -> None:
+        if self._rounds % ROUNDS_OF_ONE == 0:
+            self._email, self._headers = f"{secrets.token_hex(8)}@example.com", {}
         if not self._headers and not self._log_in(http):
             return
+        self._rounds += 1
         self._ask(http, "GET", "/v1/orders", params={"limit": 5})
         if self.ordering:
             order = self._ask(http, "POST", "/v1/orders", json={"currency": "EUR", "lines": LINES})
             if order is not None:
                 body = {"order_id": order["id"], "payment_token": self.token}
                 self._ask(http, "POST", "/v1/payments", json=body)
-        if self.wrong_password:
-            form = {"username": f"{secrets.token_hex(4)}@example.com", "password": "a wrong one"}
-            self._ask(http, "POST", "/v1/auth/token", data=form)
 
     def _log_in(self, http: httpx2.Client) -> bool:
         # After a lost answer the account may be there already: then this is refused, and the log-in works.

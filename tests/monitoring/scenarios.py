@@ -5,12 +5,14 @@ makes the minutes of production seconds.
 """
 
 import asyncio
+import secrets
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+import httpx2
 from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -24,6 +26,8 @@ POOL: Final = {
     "DATABASE_POOL_TIMEOUT_SECONDS": "1",
 }
 """A pool that a few requests exhaust."""
+LIMITS: Final = {"RATE_LIMIT_LOGIN": "20/minute"}
+"""Whoever guesses passwords is soon refused, instead of costing a third of a second of hashing each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +70,11 @@ def orders_fail(stack: LiveStack, customers: Customers) -> Iterator[None]:
 
 @contextmanager
 def payments_are_slow(stack: LiveStack, customers: Customers) -> Iterator[None]:
-    """The provider takes its time over everything."""
+    """The provider takes its time over everything, and so do the payments of several people."""
     del customers
     stack.provider.behave(latency_ms=1_500)
-    yield
+    with _crowd(stack, 6):
+        yield
     stack.provider.behave()
 
 
@@ -85,21 +90,29 @@ def nobody_orders(stack: LiveStack, customers: Customers) -> Iterator[None]:
 @contextmanager
 def passwords_are_guessed(stack: LiveStack, customers: Customers) -> Iterator[None]:
     """Somebody tries passwords, faster than people do."""
-    del stack
-    customers.wrong_password = True
+    del customers
+    ended = threading.Event()
+
+    def guess() -> None:
+        with httpx2.Client(base_url=stack.api.url, timeout=10) as http:
+            while not ended.wait(0.05):
+                form = {"username": "ada@example.com", "password": secrets.token_hex(8)}
+                with suppress(httpx2.TransportError):
+                    http.post("/v1/auth/token", data=form)
+
+    burglar = threading.Thread(target=guess, name="guesses passwords")
+    burglar.start()
     yield
-    customers.wrong_password = False
+    ended.set()
+    burglar.join()
 
 
 @contextmanager
 def the_pool_is_exhausted(stack: LiveStack, customers: Customers) -> Iterator[None]:
     """Somebody holds a lock on the orders: whoever needs them waits, and keeps its connection."""
     del customers
-    with ExitStack() as crowd:
-        for _ in range(2 * int(POOL["DATABASE_POOL_SIZE"])):
-            crowd.enter_context(stack.customers())
-        with _locked(stack, "orders"):
-            yield
+    with _crowd(stack, 2 * int(POOL["DATABASE_POOL_SIZE"])), _locked(stack, "orders"):
+        yield
 
 
 @contextmanager
@@ -118,6 +131,14 @@ def the_database_is_down(stack: LiveStack, customers: Customers) -> Iterator[Non
     stack.postgres.stop()
     yield
     stack.postgres.start()
+
+
+@contextmanager
+def _crowd(stack: LiveStack, people: int) -> Iterator[None]:
+    with ExitStack() as crowd:
+        for _ in range(people):
+            crowd.enter_context(stack.customers())
+        yield
 
 
 def _sql(stack: LiveStack, *statements: str) -> None:

@@ -114,9 +114,10 @@ def test_an_objective_that_burns_is_told_once(
     assert silent(house, other) == set()
 
 
-def test_one_machine_says_nothing_of_another(house: House) -> None:
-    full = alert("DiskFull", "critical", component="infrastructure", instance="one:9100")
-    filling = alert("DiskFilling", component="infrastructure", instance="one:9100")
+@pytest.mark.parametrize("component", ["infrastructure", "certificate"])
+def test_one_machine_says_nothing_of_another(house: House, component: str) -> None:
+    full = alert("DiskFull", "critical", component=component, instance="one:9100")
+    filling = alert("DiskFilling", component=component, instance="one:9100")
     assert silent(house, full, filling) == {"DiskFilling"}
     assert silent(house, full, filling | {"instance": "other:9100"}) == set()
 

@@ -4,6 +4,7 @@ The whole house runs on loopback from its own configuration (stack.py), with the
 a second. Two tests, so that two processors share the time; each scenario is a subtest.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import pytest
 
 from tests.monitoring.customers import Customers
 from tests.monitoring.scenarios import (
+    LIMITS,
     POOL,
     Scenario,
     nobody_orders,
@@ -51,7 +53,7 @@ BROKEN_GROUND = (
 @pytest.fixture
 def stack() -> Iterator[LiveStack]:
     """The house, in the state in which everything is well and there are some customers."""
-    with LiveStack(settings=POOL) as stack:
+    with LiveStack(settings=POOL | LIMITS) as stack:
         yield stack
 
 
@@ -118,6 +120,15 @@ def _told(alert: Alert, receiver: str, stack: LiveStack, before: int) -> dict[st
     return found()[0]
 
 
+def _is_told_resolved(alert: Alert, receiver: str, stack: LiveStack, before: int) -> bool:
+    """Whether one is: a message is called firing as long as anything else in its group is."""
+    over = re.compile(
+        rf"{alert.name}: {re.escape(alert.annotations['summary'])}\n.*\nResolved after"
+    )
+    told = stack.notifications(alert=alert.name, receiver=receiver, after=before)
+    return any(over.search(one["text"]) for one in told)
+
+
 def _says_what_people_need(told: dict[str, Any], stack: LiveStack) -> None:
     assert "error expanding" not in told["text"]
     links = {link["text"].lower(): link["url"] for link in told["links"]}
@@ -149,23 +160,30 @@ def _arrives(
 
 
 def _see_one_page(stack: LiveStack, customers: Customers) -> None:
+    """What follows is only about the time while it is down: after it, a minute is no second.
+
+    The service needs its real seconds to recover, and the demonstration's rules grant it a sixtieth. How
+    what outlasts its cause is held back is proven in test_alertmanager_inhibition.py.
+    """
+    symptoms = {"ApiErrorRateCritical", "ApiNotReady", "ErrorBudgetBurnPage"}
     before = _newest(stack)
     with the_database_is_down(stack, customers):
         stack.wait_for_notification("DatabaseDown", "firing", receiver="critical", after=before)
-        # Its symptoms fire as well, and are held back: by its alert, not by luck.
-        stack.wait_for_alert("ApiErrorRateCritical")
         stack.wait_for(
-            lambda: "DatabaseDown" in stack.inhibited().get("ApiErrorRateCritical", []),
-            "the error rate is inhibited",
+            lambda: all("DatabaseDown" in stack.inhibited().get(name, []) for name in symptoms),
+            f"{symptoms} fire and are held back by DatabaseDown, not by luck",
         )
+        # Half an hour in production, long after every group_wait: nobody has repaired it.
+        stack.wait_for_notification(
+            "UnresolvedCritical", "firing", receiver="escalation-critical", after=before
+        )
+        told = stack.notifications(receiver="critical", status="firing", after=before)
+        assert {alert for page in told for alert in page["alerts"]} == {"DatabaseDown"}
+        pages = stack.notifications(channel="pagerduty", status="firing", after=before)
+        assert pages
+        assert all("DatabaseDown" in page["text"] for page in pages)
     stack.wait_for_notification("DatabaseDown", "resolved", receiver="critical", after=before)
-    stack.wait_for_alert("ApiErrorRateCritical", "inactive")
-    stack.wait_for_alert("ErrorBudgetBurnPage", "inactive")
-    told = stack.notifications(receiver="critical", status="firing", after=before)
-    assert {alert for page in told for alert in page["alerts"]} == {"DatabaseDown"}
-    pages = stack.notifications(channel="pagerduty", status="firing", after=before)
-    assert pages
-    assert all("DatabaseDown" in page["text"] for page in pages)
+    stack.wait_for_query("sum(increase(orders_created_total[10s])) > 5")
 
 
 def _newest(stack: LiveStack) -> int:

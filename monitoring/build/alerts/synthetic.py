@@ -13,6 +13,9 @@ _GOOD: Final = 'synthetic_journeys_total{job="synthetic",instance="s",result="su
 _BAD: Final = 'synthetic_journeys_total{job="synthetic",instance="s",result="failure"}'
 _SECONDS: Final = 'synthetic_journey_duration_seconds_sum{job="synthetic",instance="s"}'
 _COUNT: Final = 'synthetic_journey_duration_seconds_count{job="synthetic",instance="s"}'
+_MARKED: Final = (
+    'synthetic_http_requests_total{job="api",instance="a",handler="/v1/orders",status="201"}'
+)
 _LOGS: Final = '{service_name="glasshouse-synthetic"} | type="synthetic"'
 
 _PROBE_FAILING: Final = Alert(
@@ -126,6 +129,40 @@ _JOURNEY_SLOW: Final = Alert(
     ),
 )
 
+_UNMARKED: Final = Alert(
+    name="SyntheticTrafficUnmarked",
+    # No step of any journey came with a mark that the API believed: the two have different tokens.
+    expr="""
+        sum(increase(synthetic_journeys_total{job="synthetic",result="success"}[15m])) >= 3
+        unless on ()
+        sum(increase(synthetic_http_requests_total{job="api"}[15m])) > 0
+    """,
+    severity="warning",
+    component="synthetic",
+    wait="5m",
+    summary="Synthetic journeys are counted as if customers made them.",
+    description='{{ $value | printf "%.0f" }} journeys succeeded in the last <15m>, and the API took none of'
+    " their requests for synthetic: KPIs and objectives count them.",
+    dashboard="business",
+    logs=_LOGS,
+    fires=(
+        Fires(series={_GOOD: "0+1x40", _MARKED: "7x40"}, at="30m", value="15"),
+        Fires(series={_GOOD: "0+1x40"}, at="30m", value="15"),
+    ),
+    silent=(
+        Silent(why="they are marked", series={_GOOD: "0+1x40", _MARKED: "0+7x40"}, at="30m"),
+        Silent(why="there are no journeys", series={_GOOD: "7x40", _MARKED: "7x40"}, at="30m"),
+        Silent(
+            why="the journey has just begun",
+            series={_GOOD: "0+1x40", _MARKED: "0x40"},
+            at="7m",
+        ),
+    ),
+)
+
 GROUPS: tuple[Group, ...] = (
-    Group("synthetic", (_PROBE_FAILING, _JOURNEY_FAILING, _JOURNEY_STALE, _JOURNEY_SLOW)),
+    Group(
+        "synthetic",
+        (_PROBE_FAILING, _JOURNEY_FAILING, _JOURNEY_STALE, _JOURNEY_SLOW, _UNMARKED),
+    ),
 )
