@@ -8,7 +8,7 @@ from app.observability.objectives import load_objectives
 from monitoring.build import alertmanager, prometheus
 from monitoring.build.alerts import families
 from monitoring.build.conventions import Conventions, load_conventions
-from monitoring.build.index import index
+from monitoring.build.index import index, table
 from monitoring.build.model import Group
 from monitoring.build.profile import PRODUCTION, PROFILES, Profile
 from monitoring.build.promtool import promtool_tests
@@ -48,6 +48,7 @@ def artifacts(profile: Profile) -> dict[str, str]:
         made |= _tests(conventions)
         made[SCHEMA_PATH] = schema()
         made["docs/alerts.md"] = index(rule_groups())
+        made["docs/objectives.md"] = table(load_objectives(OBJECTIVES))
         made["deploy/kubernetes/prometheus-rules.yml"] = to_yaml(
             prometheus_rule(rules, conventions.service), source="monitoring/build"
         )

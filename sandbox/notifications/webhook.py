@@ -6,7 +6,7 @@ https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field, model_validator
 
 from sandbox.notifications.shown import (
     MAX_PARAGRAPHS,
@@ -24,7 +24,19 @@ WHILE_IT_FIRES: Final = timedelta(hours=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LINKS: Final = ("runbook", "dashboard", "logs", "traces")
 
+YEARS: Final = (1970, 9000)
+
 Labels = dict[str, str]
+
+
+def _in_our_time(at: datetime) -> datetime:
+    """Refuse a time at the edges of the calendar, where adding an hour is an error."""
+    if not YEARS[0] <= at.year <= YEARS[1]:
+        raise ValueError(f"the year is not between {YEARS[0]} and {YEARS[1]}")
+    return at
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_our_time)]
 
 
 class Alert(BaseModel):
@@ -33,8 +45,15 @@ class Alert(BaseModel):
     status: Status
     labels: Labels
     annotations: Labels = Field(default_factory=dict)
-    starts_at: AwareDatetime = Field(alias="startsAt")
+    starts_at: Moment = Field(alias="startsAt")
     ends_at: AwareDatetime = Field(alias="endsAt")
+    """Of an alert that fires it is the year 1, which means nothing."""
+
+    @model_validator(mode="after")
+    def _ends_in_our_time(self) -> "Alert":
+        if self.status == "resolved":
+            _in_our_time(self.ends_at)
+        return self
 
 
 class Webhook(BaseModel):

@@ -112,6 +112,10 @@ def test_an_objective_that_burns_is_told_once(
     assert silent(house, one, other) == {name}
     assert silent(house, one, other | {"sloth_id": "glasshouse-login-errors"}) == set()
     assert silent(house, other) == set()
+    escalation = "UnresolvedCritical" if name == "ErrorBudgetBurnPage" else "UnresolvedWarning"
+    unresolved = other | {"name": escalation, "component": "watchdog", "escalated": name}
+    assert silent(house, one, other, unresolved) == {name, escalation}
+    assert silent(house, one, unresolved | {"sloth_window": fast}) == set()
 
 
 @pytest.mark.parametrize("component", ["infrastructure", "certificate"])
@@ -120,6 +124,12 @@ def test_one_machine_says_nothing_of_another(house: House, component: str) -> No
     filling = alert("DiskFilling", component=component, instance="one:9100")
     assert silent(house, full, filling) == {"DiskFilling"}
     assert silent(house, full, filling | {"instance": "other:9100"}) == set()
+
+
+@pytest.mark.parametrize("component", ["telemetry", "backup"])
+def test_one_failure_of_what_watches_excuses_no_other(house: House, component: str) -> None:
+    one, other = alert("One", "critical", component=component), alert("Other", component=component)
+    assert silent(house, one, other) == set()
 
 
 def test_machines_without_a_name_are_not_the_same(house: House) -> None:
@@ -180,12 +190,27 @@ def test_budgets_still_burn_when_the_cause_is_over(house: House, dependency: str
     recently = alert(
         "DependencyRecentlyDown", "none", dependency=dependency, component="dependency"
     )
-    burn = alert("ErrorBudgetBurnPage", "critical", component="slo", depends_on=f"{dependency},x")
+    burn = alert(
+        "ErrorBudgetBurnPage",
+        "critical",
+        component="slo",
+        sloth_slo="a",
+        depends_on=f"{dependency},x",
+    )
     other = alert("ErrorBudgetBurnTicket", component="slo", sloth_slo="b", depends_on="x")
     assert silent(house, recently, burn, other) == {"ErrorBudgetBurnPage"}
-    assert silent(house, recently, burn | {"component": "api"}) == set()
-    wrong = alert("ErrorBudgetBurnPage", "critical", component="slo", depends_on=f"{dependency}s")
-    assert silent(house, recently, wrong) == set()
+    assert silent(house, recently, burn | {"sloth_slo": ""}) == set()
+    assert silent(house, recently, burn | {"depends_on": f"{dependency}s"}) == set()
+    # Nor is it told as unresolved: nobody could have resolved it.
+    unresolved = burn | {
+        "name": "UnresolvedCritical",
+        "component": "watchdog",
+        "escalated": "ErrorBudgetBurnPage",
+    }
+    assert silent(house, recently, burn, unresolved) == {
+        "ErrorBudgetBurnPage",
+        "UnresolvedCritical",
+    }
 
 
 def test_an_unresolved_alert_is_told_unless_its_cause_is_known(house: House) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from prometheus_client import REGISTRY, Histogram
 
-from app.observability.objectives import BURN_WINDOWS
-from monitoring.build.artifacts import GENERATED, ROOT
+import app.main  # noqa: F401 - for the metrics that it makes
+from app.observability.objectives import BURN_WINDOWS, LatencyIndicator, load_objectives
+from monitoring.build.artifacts import GENERATED, OBJECTIVES, ROOT
 from monitoring.build.conventions import annotations_of, labels_of, load_conventions
 from monitoring.build.model import Component
 from monitoring.build.profile import PRODUCTION
@@ -309,15 +311,26 @@ def _complaints(query: str) -> Complaints:
     ]
 
 
+def test_thresholds_of_objectives_are_bounds_of_their_histograms() -> None:
+    """Between two bounds nothing is known: there would be no series, and no alert would ever fire."""
+    bounds = {
+        collector._name: collector._upper_bounds
+        for collector in set(REGISTRY._collector_to_names)
+        if isinstance(collector, Histogram)
+    }
+    indicators = [objective.indicator for objective in load_objectives(OBJECTIVES).objectives]
+    latencies = [one for one in indicators if isinstance(one, LatencyIndicator)]
+    assert latencies
+    for indicator in latencies:
+        assert float(indicator.threshold_seconds) in bounds[indicator.metric], indicator
+
+
 def test_every_runbook_is_somebodys() -> None:
     pages = {page.stem for page in rulebook.RUNBOOKS.glob("*.md")} - {"README"}
     assert pages == {alert.page for alert in rulebook.alerts()} | _pages_of_objectives()
 
 
 def _pages_of_objectives() -> set[str]:
-    from app.observability.objectives import load_objectives  # noqa: PLC0415
-    from monitoring.build.artifacts import OBJECTIVES  # noqa: PLC0415
-
     declared = load_objectives(OBJECTIVES).objectives
     return {objective.runbook for objective in declared} | {
         "ErrorBudgetBurnPage",

@@ -21,12 +21,12 @@ _MISSING: Final = Alert(
     name="BackupMissing",
     # Never made: the exporter that would tell of it has been there for as long. 0 stands for never, too.
     expr=f"""
-        time() - max(backup_last_success_timestamp_seconds{{job="node"}}) > {_PATIENCE}
+        time() - (max(backup_last_success_timestamp_seconds{{job="node"}}) != 0) > {_PATIENCE}
         or
         (
           time() - min(process_start_time_seconds{{job="node"}}) > {_PATIENCE}
           unless on ()
-          backup_last_success_timestamp_seconds{{job="node"}}
+          backup_last_success_timestamp_seconds{{job="node"}} != 0
         )
     """,
     severity="critical",
@@ -42,6 +42,12 @@ _MISSING: Final = Alert(
         Fires(series={_SUCCESS: f"{1200 - 27 * _HOUR}x30"}, at="20m", value="1d 3h 0m 0s"),
         # There never was one.
         Fires(series={_START: f"{1200 - 27 * _HOUR}x30"}, at="20m", value="1d 3h 0m 0s"),
+        # The first ones failed: 0 is no time.
+        Fires(
+            series={_START: f"{1200 - 27 * _HOUR}x30", _SUCCESS: "0x30"},
+            at="20m",
+            value="1d 3h 0m 0s",
+        ),
     ),
     silent=(
         Silent(

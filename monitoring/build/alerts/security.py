@@ -6,6 +6,7 @@ people who mistype do. The monitoring's journeys are counted here: they never fa
 
 from typing import Final
 
+from monitoring.build.growth import growth
 from monitoring.build.model import Alert, Fires, Group, Silent
 
 _P: Final = 'job=~"api|worker"'
@@ -201,19 +202,12 @@ _LIMIT_HITS: Final = Alert(
     silent=(Silent(why="90 are below 100", series={_LIMITED: "0+6x30"}, at="20m"),),
 )
 
+_WATCHED: Final = 'up{job="api",instance="a"}'
+_BORN: Final = 'process_start_time_seconds{job="api",instance="a"}'
+
 _AUDIT_LOST: Final = Alert(
     name="AuditEntriesLost",
-    # The series begins with the first loss, at 1: what was not there an hour ago counts as it stands.
-    expr=f"""
-        sum by (job, action) (
-          (
-            audit_failures_total{{{_P}}}
-            unless on (job, instance, action) audit_failures_total{{{_P}}} offset 1h
-          )
-          or on (job, instance, action)
-          increase(audit_failures_total{{{_P}}}[1h])
-        ) > 0
-    """,
+    expr=f"sum by (job, action) {growth('audit_failures_total', 'action', jobs=_P, window='1h')} > 0",
     severity="warning",
     component="security",
     depends_on=("database",),
@@ -226,7 +220,14 @@ _AUDIT_LOST: Final = Alert(
     fires=(
         Fires(
             # The first one makes the series.
-            series={_LOST: "_x10 1x80"},
+            series={_LOST: "_x70 1x30", _WATCHED: "1x100"},
+            at="75m",
+            labels={"job": "api", "action": "profiling"},
+            value="1",
+        ),
+        Fires(
+            # In a process that is younger than the window, everything is.
+            series={_LOST: "_x10 1x30", _BORN: "0x40"},
             at="15m",
             labels={"job": "api", "action": "profiling"},
             value="1",
@@ -239,7 +240,25 @@ _AUDIT_LOST: Final = Alert(
         ),
     ),
     silent=(
-        Silent(why="it was more than an hour ago", series={_LOST: "_x5 1x90"}, at="80m"),
+        Silent(
+            why="it was more than an hour ago",
+            series={_LOST: "_x5 1x90", _WATCHED: "1x100", _BORN: "0x100"},
+            at="80m",
+        ),
+        Silent(
+            why="Prometheus is new, and what it sees is old",
+            series={_LOST: "7x90", _WATCHED: "1x90", _BORN: "-7200x90"},
+            at="59m",
+        ),
+        Silent(
+            why="the process was not seen an hour ago",
+            series={
+                _LOST: "7x60 _x20 7x60",
+                _WATCHED: "1x60 0x20 1x60",
+                _BORN: "-7200x60 _x20 -7200x60",
+            },
+            at="132m",
+        ),
         Silent(why="entries are stored", series={'up{job="api",instance="a"}': "1x20"}, at="15m"),
     ),
 )

@@ -21,7 +21,8 @@ _LOGS: Final = '{service_name="glasshouse-synthetic"} | type="synthetic"'
 _PROBE_FAILING: Final = Alert(
     name="ProbeFailing",
     # A certificate that is not accepted is told by CertificateProbeFailing.
-    expr='probe_success{job="blackbox",probe!="tls"} == 0',
+    # That the API is not ready is ApiNotReady's to tell.
+    expr='probe_success{job="blackbox",probe!~"tls|ready"} == 0',
     severity="warning",
     component="synthetic",
     wait="3m",

@@ -17,7 +17,8 @@ WORKER: Final = 'job="worker"'
 
 def _payments(statuses: str, window: str) -> str:
     # A token that the provider does not know is a mistake of the client, not a payment that failed.
-    where = f'{PROCESSES},status=~"{statuses}",decline_reason!="token_refused"'
+    match = "=~" if "|" in statuses else "="
+    where = f'{PROCESSES},status{match}"{statuses}",decline_reason!="token_refused"'
     return f"sum(rate(payments_total{{{where}}}[{window}]))"
 
 

@@ -6,6 +6,7 @@ dilute what the API's customers feel.
 
 from typing import Final
 
+from monitoring.build.growth import growth
 from monitoring.build.model import Alert, Fires, Silent
 
 _API: Final = {"job": "api"}
@@ -38,7 +39,10 @@ def _deadlocks(values: str) -> dict[str, str]:
 
 
 def _repeated(values: str) -> dict[str, str]:
-    return {f'database_n_plus_one_total{{{_SERIES},handler="/v1/orders"}}': values}
+    return {
+        f'database_n_plus_one_total{{{_SERIES},handler="/v1/orders"}}': values,
+        'up{job="api",instance="a:8000"}': "1x80",
+    }
 
 
 ALERTS: Final = (
@@ -97,14 +101,9 @@ ALERTS: Final = (
     Alert(
         # A counter that appears with its first event goes from nothing to 1: no increase sees that.
         name="DatabaseNPlusOne",
-        expr="""
-        sum by (job, handler) (increase(database_n_plus_one_total{job=~"api|worker"}[15m])) > 0
-        or on (job, handler)
-        sum by (job, handler) (
-          database_n_plus_one_total{job=~"api|worker"}
-          unless on (job, instance, handler) database_n_plus_one_total{job=~"api|worker"} offset 15m
-        ) > 0
-        """,
+        expr="sum by (job, handler) "
+        + growth("database_n_plus_one_total", "handler", jobs='job=~"api|worker"', window="15m")
+        + " > 0",
         severity="info",
         component="database",
         summary="A route or job repeats one SELECT for each row (N+1).",
@@ -116,12 +115,13 @@ ALERTS: Final = (
         variables=("handler",),
         logs=_N_PLUS_ONE,
         fires=(
-            Fires(_repeated("_x9 1x5"), "12m", {**_API, "handler": "/v1/orders"}, "1"),
+            Fires(_repeated("_x20 1x9"), "23m", {**_API, "handler": "/v1/orders"}, "1"),
             Fires(_repeated("7x20 9x20"), "25m", {**_API, "handler": "/v1/orders"}, "2"),
         ),
         silent=(
-            Silent("it has not happened for 15 minutes", _repeated("_x9 1x60"), "28m"),
+            Silent("it has not happened for 15 minutes", _repeated("_x20 1x60"), "39m"),
             Silent("it was a release ago", _repeated("7x60"), "40m"),
+            Silent("Prometheus is new, and what it sees is old", _repeated("7x60"), "5m"),
         ),
     ),
     Alert(

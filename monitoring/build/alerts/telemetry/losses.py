@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from monitoring.build.growth import growth
 from monitoring.build.model import Alert, Fires, Silent
 
 _OURS: Final = 'job=~"api|worker|payment-provider"'
@@ -67,20 +68,13 @@ _SUPPRESSED: Final = Alert(
     ),
 )
 
+_WATCHED: Final = 'up{job="api",instance="a"}'
+
 _FOLDED: Final = Alert(
     name="MetricsLabelsFolded",
-    # The series begins with the first value folded, at 1: what was not there an hour ago counts as it stands.
-    expr=f"""
-        sum by (job, metric, label) (
-          (
-            metrics_label_values_folded_total{{{_OURS}}}
-            unless on (job, instance, metric, label)
-            metrics_label_values_folded_total{{{_OURS}}} offset 1h
-          )
-          or on (job, instance, metric, label)
-          increase(metrics_label_values_folded_total{{{_OURS}}}[1h])
-        ) > 0
-    """,
+    expr="sum by (job, metric, label) "
+    + growth("metrics_label_values_folded_total", "metric", "label", jobs=_OURS, window="1h")
+    + " > 0",
     severity="info",
     component="telemetry",
     summary="A label has more values than it was made for; what is beyond counts as other.",
@@ -89,11 +83,25 @@ _FOLDED: Final = Alert(
     dashboard="telemetry-cost",
     variables=("job",),
     fires=(
-        Fires(series={_FOLDED_SERIES: "_x10 1x80"}, at="15m", labels=_FOLDED_LABELS, value="1"),
+        Fires(
+            series={_FOLDED_SERIES: "_x70 1x30", _WATCHED: "1x100"},
+            at="75m",
+            labels=_FOLDED_LABELS,
+            value="1",
+        ),
         Fires(series={_FOLDED_SERIES: "5x70 12x20"}, at="80m", labels=_FOLDED_LABELS, value="7"),
     ),
     silent=(
-        Silent(why="it was more than an hour ago", series={_FOLDED_SERIES: "_x5 4x90"}, at="80m"),
+        Silent(
+            why="it was more than an hour ago",
+            series={_FOLDED_SERIES: "_x5 4x90", _WATCHED: "1x100"},
+            at="80m",
+        ),
+        Silent(
+            why="Prometheus is new, and what it sees is old",
+            series={_FOLDED_SERIES: "4x90", _WATCHED: "1x90"},
+            at="30m",
+        ),
         Silent(why="nothing is folded", series={'up{job="api",instance="a"}': "1x20"}, at="15m"),
     ),
 )
