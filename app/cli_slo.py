@@ -28,6 +28,7 @@ REPORT_TIMEOUT_SECONDS: Final = 30.0
 REPORT_MAX_BYTES: Final = 50_000_000
 _SERVICE_TIMEOUT_SECONDS: Final = 10.0
 _COLOURS: Final = {"ok": "green", "burning": "red", "exhausted": "red", "no_data": "dim"}
+_ANY_WIDTH: Final = 1_000
 _SHOWN_WINDOWS: Final = ("1h", "6h", "3d")
 
 Url = Annotated[str, typer.Option(help="Of the service to ask, such as http://127.0.0.1:8000.")]
@@ -134,7 +135,10 @@ async def _report(settings: Settings, url: SecretStr, *, days: int) -> Report:
 
 
 def _print(levels: ServiceLevels) -> None:
-    """Show a table that fits a terminal of 80 columns, and below it what needs a sentence."""
+    """Show all of a table, and below it what needs a sentence.
+
+    A pipe has no width; a terminal that is too narrow for the table gets two lines for each objective.
+    """
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("Objective", no_wrap=True)
     for name in ("Target", "SLI", "Budget", *(f"Burn {window}" for window in _SHOWN_WINDOWS)):
@@ -146,7 +150,12 @@ def _print(levels: ServiceLevels) -> None:
         if one.reason:
             reasons[one.reason].append(one.name)
     console = Console()
-    console.print(table)
+    needed = console.measure(table, options=console.options.update(max_width=_ANY_WIDTH)).maximum
+    if console.is_terminal and needed > console.width:
+        for one in levels.objectives:
+            console.print(_lines(one), highlight=False, soft_wrap=True)
+    else:
+        Console(width=max(needed, console.width)).print(table)
     told = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
     for sentence in (*told, _origin(levels)):
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
@@ -163,6 +172,13 @@ def _row(one: ObjectiveStatus) -> tuple[str, ...]:
         *(_burn(burns.get(window)) for window in _SHOWN_WINDOWS),
         f"[{colour}]{one.state.replace('_', ' ')}[/]",
     )
+
+
+def _lines(one: ObjectiveStatus) -> str:
+    """Return a row of the table as short lines."""
+    name, target, sli, budget, *burns, state = _row(one)
+    told = ", ".join(f"{window} {burn}" for window, burn in zip(_SHOWN_WINDOWS, burns, strict=True))
+    return f"{name}: {state}, burn {told}\n  target {target}, SLI {sli}, budget {budget}"
 
 
 def _burn(rate: BurnRate | None) -> str:

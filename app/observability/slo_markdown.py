@@ -20,6 +20,7 @@ def markdown(report: Report) -> str:
     parts = [
         f"# Service levels, {report.start:%d %b %Y} to {report.end:%d %b %Y}",
         f"{report.days} days, up to {_moment(report.end)}. Budgets are for {report.period}.",
+        *_coverage(report),
         f"**{_verdict(report)}**",
         _table(report),
         "## Alerts",
@@ -50,21 +51,34 @@ def whole_percent(ratio: float | None) -> str:
     return _NOTHING if ratio is None else f"{ratio * 100:.1f} %"
 
 
+def _coverage(report: Report) -> list[str]:
+    """Say how much of these days has data, if it is less than all."""
+    if report.covered_seconds is None:
+        return []
+    covered = duration(timedelta(seconds=report.covered_seconds))
+    return [
+        f"**Only {covered} of these {report.days} days have data**: all numbers are of that time."
+    ]
+
+
 def _verdict(report: Report) -> str:
-    """Say how many objectives were missed in these days, are out of budget, or unknown."""
-    objectives = report.objectives
-    judged = [one for one in objectives if one.these_days.sli is not None]
-    missed = [one for one in judged if _is_missed(one)]
-    spent = [one for one in objectives if one.status.state == "exhausted"]
-    unknown = len(objectives) - len(judged)
-    told = [f"{len(judged) - len(missed)} of {len(objectives)} objectives were kept in these days"]
-    if missed:
-        told.append(f"missed: {_names(missed)}")
-    if spent:
-        told.append(f"out of budget: {_names(spent)}")
+    """Say of each objective one thing: kept, not kept and why, or no data."""
+    judged = [one for one in report.objectives if one.these_days.sli is not None]
+    broken = [f"{one.status.name} ({why})" for one in judged if (why := _why_not_kept(one))]
+    unknown = [one.status.name for one in report.objectives if one.these_days.sli is None]
+    told = [
+        f"{len(judged) - len(broken)} of {len(report.objectives)} objectives were kept in these days"
+    ]
+    if broken:
+        told.append(f"{len(broken)} not kept: {', '.join(broken)}")
     if unknown:
-        told.append(f"no data: {unknown}")
+        told.append(f"{len(unknown)} without data: {', '.join(unknown)}")
     return "; ".join(told) + "."
+
+
+def _why_not_kept(one: ReportedObjective) -> str:
+    reasons = ("missed", _is_missed(one)), ("budget spent", one.status.state == "exhausted")
+    return ", ".join(reason for reason, holds in reasons if holds)
 
 
 def _is_missed(one: ReportedObjective) -> bool:
@@ -72,10 +86,6 @@ def _is_missed(one: ReportedObjective) -> bool:
         one.these_days.sli is not None
         and one.these_days.sli < float(Decimal(one.status.target_percent) / 100) - 1e-12
     )
-
-
-def _names(objectives: Iterable[ReportedObjective]) -> str:
-    return ", ".join(one.status.name for one in objectives)
 
 
 def _table(report: Report) -> str:
@@ -89,7 +99,7 @@ def _table(report: Report) -> str:
         "Worst hour",
         "State",
     )
-    rows = [_row(one) for one in report.objectives]
+    rows = [_row(one, report) for one in report.objectives]
     lines = (
         f"| {' | '.join(head)} |",
         f"|---|{'---:|' * 6}---|",
@@ -98,7 +108,7 @@ def _table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _row(one: ReportedObjective) -> tuple[str, ...]:
+def _row(one: ReportedObjective, report: Report) -> tuple[str, ...]:
     status, worst = one.status, one.worst_burn
     hour = _NOTHING
     if worst is not None:
@@ -106,13 +116,20 @@ def _row(one: ReportedObjective) -> tuple[str, ...]:
     return (
         status.name,
         f"{status.target_percent} %",
-        percent(one.these_days.sli, status.target_percent),
+        percent(one.these_days.sli, status.target_percent) + _part(one, report),
         percent(one.days_before.sli, status.target_percent),
         whole_percent(one.budget_spent),
-        whole_percent(status.error_budget_remaining),
+        whole_percent(one.budget_left),
         hour,
         status.state.replace("_", " "),
     )
+
+
+def _part(one: ReportedObjective, report: Report) -> str:
+    """Say of how much time a share is, if it is of less than the top of the report says."""
+    if one.these_days.sli is None or one.covered_seconds in {None, report.covered_seconds}:
+        return ""
+    return f" (of {duration(timedelta(seconds=one.covered_seconds or 0))})"
 
 
 def _alerts(alerts: list[FiredAlert]) -> str:
@@ -142,6 +159,7 @@ def _missing(objectives: Iterable[ReportedObjective]) -> str:
             _stretches([gap for gap in one.gaps if gap.why == why], sentence)
             for why, sentence in (
                 ("not_recorded", "nothing was recorded"),
+                ("not_counted", "nothing was counted (no event, or nobody to count it)"),
                 ("no_events", "there was no event"),
             )
         ]

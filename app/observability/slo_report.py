@@ -1,7 +1,8 @@
 """The report of some days: what was promised, what was kept, what it cost and who was woken.
 
 Made from what Prometheus has recorded. Numbers of events are sums of five-minute increases, so a quiet
-night does not count as much as a busy noon.
+night does not count as much as a busy noon. Where Prometheus is younger than these days, the record of
+the whole period has the same events, and more exactly.
 
 Must never average ratios, and must never pass over time of which nothing is known: gaps are told.
 """
@@ -14,7 +15,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, computed_field
 
-from app.observability.objectives import Objective, Objectives
+from app.observability.objectives import Objective, Objectives, seconds
 from app.observability.prometheus_api import PrometheusAPI, PrometheusError, Series
 from app.observability.recorded_levels import (
     ALL_LEVELS,
@@ -31,6 +32,7 @@ ALERT_STEP_SECONDS: Final = 60
 _OURS: Final = 'sloth_id!=""'
 
 Key = tuple[str, str]
+Why = Literal["not_recorded", "not_counted", "no_events"]
 
 
 class Burn(BaseModel):
@@ -53,9 +55,12 @@ class Span(BaseModel):
 
 
 class Gap(Span):
-    """Time without data: nothing was recorded, or there was nothing to record."""
+    """Time without data: no record, a record without a count, or a count of no event.
 
-    why: Literal["not_recorded", "no_events"]
+    `not_counted` is no silence: who counts may be down, and that is an incident.
+    """
+
+    why: Why
 
 
 class Days(BaseModel):
@@ -91,8 +96,12 @@ class ReportedObjective(BaseModel):
     status: ObjectiveStatus
     these_days: Days
     days_before: Days
+    covered_seconds: float | None = None
+    """For how long its events were counted, where that is less than all of these days."""
     budget_spent: float | None
-    """In these days, as a share of the whole period's budget."""
+    """In these days, as a share of the whole period's budget; null: no event in these days."""
+    budget_left: float | None
+    """At the end of these days, as a share of the whole period's budget."""
     worst_burn: Burn | None
     gaps: list[Gap]
 
@@ -104,6 +113,8 @@ class Report(BaseModel):
     end: datetime
     days: int
     period: str
+    covered_seconds: float | None = None
+    """For how long anything was counted, where that is less than all of these days."""
     objectives: list[ReportedObjective]
     alerts: list[FiredAlert]
 
@@ -119,12 +130,11 @@ async def make_report(
     until = end.timestamp()
     since = until - days * 86_400
 
-    async def sums(record: str, *, at: float) -> Mapping[Key, float]:
+    async def sums(record: str) -> Mapping[Key, float]:
         asked = f"sum_over_time({record}5m{{{_OURS}}}[{days}d:5m])"
-        return {_key(s): s.value for s in await prometheus.query(asked, at=at) if s.points}
+        return {_key(s): s.value for s in await prometheus.query(asked, at=since) if s.points}
 
-    async def history(record: str) -> Mapping[Key, Series]:
-        asked = f"{record}{{{_OURS}}}"
+    async def history(asked: str) -> Mapping[Key, Series]:
         # From the first step's end: a value at the very start speaks of the time before.
         found = await prometheus.query_range(
             asked, start=since + STEP_SECONDS, end=until, step=STEP_SECONDS
@@ -133,15 +143,24 @@ async def make_report(
 
     # One after another: a report must not be what makes Prometheus slow.
     recorded = read_levels(await prometheus.query(ALL_LEVELS, at=until))
-    events, bad = await sums(EVENTS, at=until), await sums(BAD_EVENTS, at=until)
-    events_before, bad_before = await sums(EVENTS, at=since), await sums(BAD_EVENTS, at=since)
-    hours = await history(f"{ERROR_RATIO}1h")
-    minutes = await history(f"{ERROR_RATIO}5m")
-    promises = await history("slo:objective:ratio")
+    # Steps that end with these days: those of a subquery lie elsewhere, and may miss all of a young past.
+    events = await history(f"{EVENTS}5m{{{_OURS}}}")
+    bad = await history(f"{BAD_EVENTS}5m{{{_OURS}}}")
+    events_before, bad_before = await sums(EVENTS), await sums(BAD_EVENTS)
+    older = {
+        _key(series)
+        for series in await prometheus.query(
+            f"present_over_time({EVENTS}5m{{{_OURS}}}[{declared.period}])", at=since
+        )
+    }
+    hours = await history(f"{ERROR_RATIO}1h{{{_OURS}}}")
+    # Of each step all that was recorded, not only its last moment.
+    counted = await history(f"max_over_time({EVENTS}5m{{{_OURS}}}[{STEP_SECONDS}s])")
+    promises = await history(f"max_over_time(slo:objective:ratio{{{_OURS}}}[{STEP_SECONDS}s])")
     firing = await prometheus.query_range(
         f'ALERTS{{alertstate="firing",{_OURS}}}', start=since, end=until, step=ALERT_STEP_SECONDS
     )
-    if not (minutes or promises):
+    if not (counted or promises):
         raise PrometheusError("has recorded no service level in these days")
     steps = [since + STEP_SECONDS * n for n in range(1, days * 86_400 // STEP_SECONDS + 1)]
     objectives = []
@@ -153,16 +172,23 @@ async def make_report(
             windows=recorded.get(key, {}),
             no_data="Nothing is recorded at the end of these days.",
         )
-        these = _days(events, bad, key)
-        before = _days(events_before, bad_before, key)
+        these = Days(events=_sum(events.get(key)), bad_events=_sum(bad.get(key)))
+        is_all = key not in older and days * 86_400 <= seconds(declared.period)
+        if is_all:
+            these = _fuller(these, status)
+        spent = _spent(objective, status, these)
         objectives.append(
             ReportedObjective(
                 status=status,
                 these_days=these,
-                days_before=before,
-                budget_spent=_spent(objective, status, these),
+                days_before=_days(events_before, bad_before, key),
+                covered_seconds=_covered(steps, [counted[key]] if key in counted else []),
+                budget_spent=spent,
+                budget_left=(
+                    1 - spent if is_all and spent is not None else status.error_budget_remaining
+                ),
                 worst_burn=_worst(objective, hours.get(key)),
-                gaps=_gaps(steps, data=minutes.get(key), recorded=promises.get(key)),
+                gaps=_gaps(steps, counted=counted.get(key), recorded=promises.get(key)),
             )
         )
     return Report(
@@ -170,6 +196,7 @@ async def make_report(
         end=_moment(until),
         days=days,
         period=declared.period,
+        covered_seconds=_covered(steps, counted.values()),
         objectives=objectives,
         alerts=_fired(firing),
     )
@@ -190,11 +217,23 @@ def _days(events: Mapping[Key, float], bad: Mapping[Key, float], key: Key) -> Da
     return Days(events=known(events.get(key, 0.0)), bad_events=known(bad.get(key, 0.0)))
 
 
+def _sum(series: Series | None) -> float:
+    points = series.points if series else ()
+    return sum(value for _, value in points if math.isfinite(value))
+
+
+def _fuller(these: Days, status: ObjectiveStatus) -> Days:
+    """Return these days as the record of the whole period has them, where that knows of more."""
+    if status.events is None or status.bad_events is None or status.events <= these.events:
+        return these
+    return Days(events=status.events, bad_events=status.bad_events)
+
+
 def _spent(objective: Objective, status: ObjectiveStatus, days: Days) -> float | None:
     """Return which share of the period's budget these days have spent."""
-    in_period = max(status.events or 0.0, days.events)
-    if in_period <= 0:
+    if days.events <= 0:
         return None
+    in_period = max(status.events or 0.0, days.events)
     return days.bad_events / (in_period * float(objective.budget))
 
 
@@ -206,17 +245,29 @@ def _worst(objective: Objective, hours: Series | None) -> Burn | None:
     return Burn(rate=ratio / float(objective.budget), at=_moment(at))
 
 
-def _gaps(steps: list[float], *, data: Series | None, recorded: Series | None) -> list[Gap]:
+def _known(series: Series | None) -> dict[int, float]:
+    points = series.points if series else ()
+    return {round(at): value for at, value in points if math.isfinite(value)}
+
+
+def _covered(steps: list[float], counted: Iterable[Series]) -> float | None:
+    """Return for how many seconds one of these series is known; None: for all."""
+    known = {at for series in counted for at in _known(series)}
+    covered = sum(round(step) in known for step in steps)
+    return None if covered == len(steps) else float(covered * STEP_SECONDS)
+
+
+def _gaps(steps: list[float], *, counted: Series | None, recorded: Series | None) -> list[Gap]:
     """Return the stretches without data; a step stands for the five minutes before it."""
-    known = {round(at) for at, value in data.points if math.isfinite(value)} if data else set()
-    seen = {round(at) for at, _ in recorded.points} if recorded else set()
+    events, seen = _known(counted), _known(recorded)
     gaps: list[Gap] = []
     for step in steps:
-        if round(step) in known:
+        at = round(step)
+        why: Why = "no_events"
+        if at not in events:
+            why = "not_counted" if at in seen else "not_recorded"
+        elif events[at] > 0:
             continue
-        why: Literal["not_recorded", "no_events"] = (
-            "no_events" if round(step) in seen else "not_recorded"
-        )
         start, end = _moment(step - STEP_SECONDS), _moment(step)
         if gaps and gaps[-1].end == start and gaps[-1].why == why:
             gaps[-1].end = end

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -265,6 +266,34 @@ def test_the_status_is_a_table(slo: Callable[..., Any]) -> None:
     assert "tea-errors: The budget burns more than 14.4 times too fast" in shown.output
     assert "SLI and budget of 30d; source: Prometheus; 0 s old." in shown.output
     assert ServiceLevels.model_validate_json(as_json.output).objectives[0].sli == 0.9996
+
+
+OVERSPENT = [
+    ("slo:sli_error:ratio_rate30d", 0.4),
+    *((f"slo:sli_error:ratio_rate{window}", 0.5) for window in ("5m", "1h", "6h", "3d")),
+]
+
+
+def test_a_pipe_gets_the_whole_table_however_narrow_the_terminal(slo: Callable[..., Any]) -> None:
+    with StubPrometheus(200, vector(OVERSPENT)).running() as stub:
+        shown = slo("status", PROMETHEUS_URL=stub.url, COLUMNS="30")
+    row = next(line for line in shown.output.splitlines() if "99.9 %" in line)
+    assert " ".join(row.split()) == (
+        "tea-errors 99.9 % 60.000 % -39900.0 % 500.0x 500.0x 500.0x exhausted"
+    )
+    assert "…" not in shown.output
+
+
+@pytest.mark.parametrize("columns", ["20", "40", "60"])
+def test_a_narrow_terminal_cuts_nothing(slo: Callable[..., Any], columns: str) -> None:
+    with StubPrometheus(200, vector(OVERSPENT)).running() as stub:
+        shown = slo("status", PROMETHEUS_URL=stub.url, COLUMNS=columns, FORCE_COLOR="1")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.output)
+    assert plain.startswith(
+        "tea-errors: exhausted, burn 1h 500.0x, 6h 500.0x, 3d 500.0x\n"
+        "  target 99.9 %, SLI 60.000 %, budget -39900.0 %\n"
+    )
+    assert "…" not in plain
 
 
 def test_who_cannot_be_asked_for_the_status_is_said_in_one_sentence(

@@ -24,6 +24,7 @@ MINUTE, HOUR, DAY = 60, 3_600, 86_400
 END = int(datetime.now(UTC).timestamp()) // HOUR * HOUR
 INCIDENT = END - 2 * DAY
 GAP = END - 4 * DAY
+YOUNG_END = END - HOUR + 4 * MINUTE
 LATENCY = ERRORS | {"name": "tea-latency", "target": 95, "description": "Tea is served in time."}
 OF_ERRORS = 'sloth_id="tea-tea-errors",sloth_service="tea",sloth_slo="tea-errors"'
 OF_LATENCY = 'sloth_id="tea-tea-latency",sloth_service="tea",sloth_slo="tea-latency"'
@@ -41,8 +42,8 @@ def history() -> str:
         f"slo:objective:ratio{{{OF_LATENCY}}}": dict.fromkeys(known, 0.95),
         f"slo:events:increase5m{{{OF_ERRORS}}}": dict.fromkeys(known, 600),
         f"slo:events:increase30d{{{OF_ERRORS}}}": dict.fromkeys(known, 4_000_000),
-        f"slo:bad_events:increase30d{{{OF_ERRORS}}}": dict.fromkeys(known, 1_000),
-        f"slo:sli_error:ratio_rate30d{{{OF_ERRORS}}}": dict.fromkeys(known, 0.00025),
+        f"slo:bad_events:increase30d{{{OF_ERRORS}}}": dict.fromkeys(known, 2_000),
+        f"slo:sli_error:ratio_rate30d{{{OF_ERRORS}}}": dict.fromkeys(known, 0.0005),
         f"slo:bad_events:increase5m{{{OF_ERRORS}}}": {
             at: 120.0 * (INCIDENT < at <= INCIDENT + HOUR) for at in known
         },
@@ -63,6 +64,54 @@ def history() -> str:
         f"{name} {value} {at}" for name, points in series.items() for at, value in points.items()
     ]
     return "\n".join([*lines, "# EOF\n"])
+
+
+def of(name: str) -> str:
+    return f'sloth_id="tea-{name}",sloth_service="tea",sloth_slo="{name}"'
+
+
+def young_history() -> str:
+    """Return three minutes that hold no full five minutes: an outage, a good start, and silence.
+
+    The outage has no event in the last moment, and the period's record knows of more than the steps.
+    """
+    names = ("tea-errors", "tea-kept", "tea-quiet", "tea-uncounted")
+    series = {f"slo:objective:ratio{{{of(name)}}}": (0.999, 0.999, 0.999) for name in names}
+    series |= {
+        f"slo:events:increase5m{{{of('tea-errors')}}}": (300, 600, 0),
+        f"slo:bad_events:increase5m{{{of('tea-errors')}}}": (20, 300, 0),
+        f"slo:events:increase30d{{{of('tea-errors')}}}": (300, 900, 900),
+        f"slo:bad_events:increase30d{{{of('tea-errors')}}}": (20, 320, 320),
+        f"slo:sli_error:ratio_rate30d{{{of('tea-errors')}}}": (20 / 300, 320 / 900, 320 / 900),
+        f"slo:events:increase5m{{{of('tea-kept')}}}": (10, 20, 30),
+        f"slo:bad_events:increase5m{{{of('tea-kept')}}}": (0, 0, 0),
+        f"slo:events:increase5m{{{of('tea-quiet')}}}": (0, 0, 0),
+    }
+    lines = [
+        f"{name} {value} {YOUNG_END - 2 * MINUTE + n * MINUTE}"
+        for name, values in series.items()
+        for n, value in enumerate(values)
+    ]
+    return "\n".join([*lines, "# EOF\n"])
+
+
+@pytest.fixture(scope="module")
+def young(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    server = PrometheusServer(tmp_path_factory.mktemp("young"), history=young_history())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest_asyncio.fixture
+async def young_report(young: PrometheusServer, tmp_path: Path) -> Report:
+    api = PrometheusAPI(SecretStr(young.url), timeout_seconds=LONG)
+    names = ("tea-errors", "tea-kept", "tea-quiet", "tea-uncounted")
+    declared = load_objectives(declare(tmp_path, *(ERRORS | {"name": name} for name in names)))
+    try:
+        return await make_report(api, declared, days=7, end=moment(YOUNG_END))
+    finally:
+        await api.aclose()
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +144,7 @@ async def test_the_week_is_weighed_by_its_events(report: Report) -> None:
     assert errors.these_days.sli == pytest.approx(1 - 1440 / (600 * steps), abs=1e-5)
     assert errors.days_before.sli == 1
     assert errors.budget_spent == pytest.approx(1440 / 4_000), "of 0.1 % of 4,000,000"
-    assert errors.status.error_budget_remaining == 0.75
+    assert errors.status.error_budget_remaining == errors.budget_left == 0.5
     assert errors.worst_burn is not None
     assert errors.worst_burn.rate == pytest.approx(200)
     assert errors.worst_burn.at == moment(INCIDENT + HOUR)
@@ -111,7 +160,7 @@ async def test_time_of_which_nothing_is_known_is_told_apart_from_time_without_ev
     assert gap.why == "not_recorded"
     assert abs(gap.start - moment(GAP)) <= timedelta(minutes=5)
     assert abs(gap.end - moment(GAP + 3 * HOUR)) <= timedelta(minutes=5)
-    assert [one.why for one in latency.gaps] == ["no_events", "not_recorded", "no_events"]
+    assert [one.why for one in latency.gaps] == ["not_counted", "not_recorded", "not_counted"]
     assert sum((one.length for one in latency.gaps), timedelta()) == timedelta(days=7)
 
 
@@ -130,19 +179,69 @@ async def test_alerts_that_fired_are_told_with_their_time(report: Report) -> Non
 
 async def test_the_document_reads_well(report: Report) -> None:
     text = markdown(report)
-    assert "**0 of 2 objectives were kept in these days; missed: tea-errors; no data: 1.**" in text
+    verdict = "0 of 2 objectives were kept in these days; 1 not kept: tea-errors (missed); 1 without data:"
+    assert f"**{verdict} tea-latency.**" in text
+    assert "**Only 6 d 21 h of these 7 days have data**: all numbers are of that time." in text
     assert text.startswith(f"# Service levels, {moment(END - 7 * DAY):%d %b %Y} to ")
     rows = [line for line in text.splitlines() if line.startswith("| tea-")]
     incident = f"{moment(INCIDENT + HOUR):%Y-%m-%d %H:%M} UTC"
     assert rows == [
-        f"| tea-errors | 99.9 % | 99.878 % | 100.000 % | 36.0 % | 75.0 % | 200.0x, {incident} | ok |",
+        f"| tea-errors | 99.9 % | 99.878 % | 100.000 % | 36.0 % | 50.0 % | 200.0x, {incident} | ok |",
         "| tea-latency | 95 % | no data | no data | no data | no data | no data | no data |",
     ]
     assert "| ErrorBudgetBurnPage | tea-errors | critical |" in text
     assert "- **tea-errors**: nothing was recorded for " in text
     assert "- **tea-latency**: nothing was recorded for " in text
-    assert "; there was no event for " in text
+    assert "; nothing was counted (no event, or nobody to count it) for " in text
     assert "- **tea-errors** (kitchen): Tea is served without an error." in text
+
+
+async def test_a_young_prometheus_is_told_and_does_not_contradict_itself(
+    young_report: Report,
+) -> None:
+    text = markdown(young_report)
+    assert "**Only 5 min of these 7 days have data**: all numbers are of that time." in text
+    assert (
+        "**1 of 4 objectives were kept in these days; 1 not kept: tea-errors (missed, budget spent);"
+        " 2 without data: tea-quiet, tea-uncounted.**"
+    ) in text
+    rows = [line for line in text.splitlines() if line.startswith("| tea-")]
+    assert rows == [
+        "| tea-errors | 99.9 % | 64.444 % | no data | 35555.6 % | -35455.6 % | no data | exhausted |",
+        "| tea-kept | 99.9 % | 100.000 % | no data | 0.0 % | 100.0 % | no data | no data |",
+        "| tea-quiet | 99.9 % | no data | no data | no data | no data | no data | no data |",
+        "| tea-uncounted | 99.9 % | no data | no data | no data | no data | no data | no data |",
+    ]
+
+
+async def test_what_a_young_prometheus_has_spent_and_has_left_add_up(young_report: Report) -> None:
+    errors, kept, quiet, _ = young_report.objectives
+    assert (errors.these_days.events, errors.these_days.bad_events) == (900, 320)
+    assert errors.budget_spent == pytest.approx(320 / 0.9)
+    assert errors.budget_left == pytest.approx(1 - 320 / 0.9)
+    assert (kept.these_days.sli, kept.budget_spent, kept.budget_left) == (1, 0, 1)
+    assert (quiet.these_days.sli, quiet.budget_spent, quiet.budget_left) == (None, None, None)
+
+
+async def test_silence_is_told_only_where_somebody_counted_none(young_report: Report) -> None:
+    errors, _, quiet, uncounted = young_report.objectives
+    assert [gap.why for gap in errors.gaps] == ["not_recorded"], "there were events within the step"
+    assert [gap.why for gap in quiet.gaps] == ["not_recorded", "no_events"]
+    assert [gap.why for gap in uncounted.gaps] == ["not_recorded", "not_counted"]
+
+
+async def test_each_objective_is_counted_once(report: Report) -> None:
+    for one in report.objectives:
+        one.status.state = "exhausted"
+    assert (
+        "**0 of 2 objectives were kept in these days; 1 not kept: tea-errors (missed, budget spent);"
+        " 1 without data: tea-latency.**"
+    ) in markdown(report)
+
+
+async def test_a_share_of_less_time_than_the_others_says_of_how_much(report: Report) -> None:
+    report.objectives[0].covered_seconds = 2.0 * DAY
+    assert "| tea-errors | 99.9 % | 99.878 % (of 2 d) |" in markdown(report)
 
 
 # The command ------------------------------------------------------------------------------------------
