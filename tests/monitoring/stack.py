@@ -8,7 +8,7 @@ Parts are stopped, frozen and started again by a test through their own attribut
     stack_programs.py        Debian's programs, and ours of the sandbox, as servers
     stack_configuration.py   their configuration
     stack_postgres.py        a database that survives its stop
-    stack_mailbox.py         where e-mail goes
+    mailbox.py               where e-mail goes
     stack_https.py           an address with a certificate
     stack_watcher.py         what is asked of Prometheus and Alertmanager
     customers.py             who makes the traffic
@@ -27,6 +27,7 @@ from typing import Final, Self
 
 from monitoring.build.profile import DEMO, Profile
 from tests.monitoring.customers import Customers
+from tests.monitoring.mailbox import Mailbox
 from tests.monitoring.stack_configuration import (
     MONITORING,
     add_rules,
@@ -34,7 +35,6 @@ from tests.monitoring.stack_configuration import (
     write_prometheus,
 )
 from tests.monitoring.stack_https import HttpsAddress
-from tests.monitoring.stack_mailbox import Mailbox
 from tests.monitoring.stack_postgres import LastingPostgres
 from tests.monitoring.stack_programs import (
     Place,

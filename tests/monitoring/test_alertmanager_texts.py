@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.monitoring.alertmanager import House, Mail, make_alert, new_environment, open_house
+from tests.monitoring.alertmanager import House, make_alert, new_environment, open_house
+from tests.monitoring.mailbox import Mail
 
 EXPLORE = "http://grafana.test/explore?schemaVersion=1&panes=%7B%22from%22%3A%22@start@%22%2C%22to%22%3A%22@end@%22%7D"
 ANNOTATIONS = {

@@ -145,7 +145,7 @@ def _reaches_every_channel(scenario: Scenario, stack: LiveStack, before: int) ->
     if scenario.receiver == "critical":
         _arrives(scenario.alert, "pagerduty", stack, before)
     stack.wait_for(
-        lambda: any(scenario.alert in str(mail) for mail in stack.mailbox.messages()),
+        lambda: any(scenario.alert in mail.part("plain") for mail in list(stack.mailbox.mails)),
         f"an e-mail about {scenario.alert}",
     )
 
