@@ -69,9 +69,9 @@ def exhausted_alert(objective: Objective, period: str) -> Alert:
         severity="warning",
         summary=f"The error budget of {objective.name} is spent.",
         description=(
-            f"{objective.description} Of the budget for <{period}>"
-            " {{ $value | humanizePercentage }} are left: the promise is broken until the bad time has"
-            f" passed out of the window. {_standing(objective, period)}"
+            f"{objective.description} The promise for <{period}> is broken until the bad time has passed"
+            " out of the window: {{ $value | humanizePercentage }} of the budget is left, where less than 0 is"
+            f" overspent. {_good(objective, period)}"
         ),
         labels={"sloth_window": period, "sloth_severity": "ticket"},
     )
@@ -120,9 +120,15 @@ def _burning(objective: Objective, window: str) -> str:
 def _standing(objective: Objective, period: str) -> str:
     """Return a template that says how the period stands."""
     series = series_of(objective)
-    sli = _first(f"1 - slo:sli_error:ratio_rate{period}{series}", "humanizePercentage")
     left = _first(f"slo:period_error_budget_remaining:ratio{series}", "humanizePercentage")
-    return f"Over <{period}> {sli} were good (promised: {objective.target} %); budget left: {left}."
+    return f"{_good(objective, period)} Budget left: {left}."
+
+
+def _good(objective: Objective, period: str) -> str:
+    sli = _first(
+        f"1 - slo:sli_error:ratio_rate{period}{series_of(objective)}", "humanizePercentage"
+    )
+    return f"Over <{period}> {sli} were good (promised: {objective.target} %)."
 
 
 def _first(query: str, form: str) -> str:
