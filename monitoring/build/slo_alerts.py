@@ -70,7 +70,7 @@ def exhausted_alert(objective: Objective, period: str) -> Alert:
         summary=f"The error budget of {objective.name} is spent.",
         description=(
             f"{objective.description} The promise for <{period}> is broken until the bad time has passed"
-            " out of the window: {{ $value | humanizePercentage }} of the budget is left, where less than 0 is"
+            " out of the window: {{ $value | humanizePercentage }} of the budget is left, where below 0 is"
             f" overspent. {_good(objective, period)}"
         ),
         labels={"sloth_window": period, "sloth_severity": "ticket"},
