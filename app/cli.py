@@ -21,7 +21,7 @@ from app.infrastructure import migrations, outbox
 from app.infrastructure.database import Database
 from app.main import create_app
 from app.observability.logs import setup_logs
-from app.observability.objectives import ObjectivesError
+from app.observability.service_levels.objectives import ObjectivesError
 from app.observability.slo import read_objectives
 from app.server import DirectoryUnusable, PortTaken, serve, serve_with_workers
 from app.settings import Settings, SettingsError, load_settings

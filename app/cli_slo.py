@@ -14,13 +14,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from app.observability.objectives import ObjectivesError
-from app.observability.prometheus_api import PrometheusAPI, PrometheusError
-from app.observability.recorded_levels import ALL_LEVELS, read_levels
-from app.observability.service_levels import BurnRate, ObjectiveStatus, ServiceLevels
+from app.observability.service_levels.assessment import BurnRate, ObjectiveStatus, ServiceLevels
+from app.observability.service_levels.objectives import ObjectivesError
+from app.observability.service_levels.prometheus_api import PrometheusAPI, PrometheusError
+from app.observability.service_levels.recorded_levels import ALL_LEVELS, read_levels
+from app.observability.service_levels.report import Report, make_report
+from app.observability.service_levels.report_markdown import markdown, percent, whole_percent
 from app.observability.slo import read_objectives, recorded_levels
-from app.observability.slo_markdown import markdown, percent, whole_percent
-from app.observability.slo_report import Report, make_report
 from app.settings import Settings
 
 REPORT_TIMEOUT_SECONDS: Final = 30.0

@@ -23,11 +23,15 @@ from loguru import logger
 from pydantic import Field
 
 from app.observability.context import declare_operational
-from app.observability.objectives import Objectives, ObjectivesError, load_objectives
-from app.observability.own_levels import OwnLevels
-from app.observability.prometheus_api import PrometheusAPI, PrometheusError, PrometheusSettings
-from app.observability.recorded_levels import ALL_LEVELS, Recorded, read_levels
-from app.observability.service_levels import ServiceLevels, assess
+from app.observability.service_levels.assessment import ServiceLevels, assess
+from app.observability.service_levels.objectives import Objectives, ObjectivesError, load_objectives
+from app.observability.service_levels.own_levels import OwnLevels
+from app.observability.service_levels.prometheus_api import (
+    PrometheusAPI,
+    PrometheusError,
+    PrometheusSettings,
+)
+from app.observability.service_levels.recorded_levels import ALL_LEVELS, Recorded, read_levels
 
 CACHE_SECONDS: Final = 15.0
 """As often as Prometheus is asked at most: its rules are evaluated no more often."""

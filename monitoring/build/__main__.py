@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.observability.objectives import ObjectivesError
+from app.observability.service_levels.objectives import ObjectivesError
 from monitoring.build.artifacts import GENERATED, ROOT, all_artifacts, artifacts
 from monitoring.build.profile import PROFILES
 

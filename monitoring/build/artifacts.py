@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from app.observability.objectives import load_objectives
+from app.observability.service_levels.objectives import load_objectives
 from monitoring.build import alertmanager, prometheus
 from monitoring.build.alerts import families
 from monitoring.build.conventions import Conventions, load_conventions
@@ -14,8 +14,8 @@ from monitoring.build.profile import PRODUCTION, PROFILES, Profile
 from monitoring.build.promtool import promtool_tests
 from monitoring.build.records import TOPICS
 from monitoring.build.render import groups_of, prometheus_rule, to_yaml
-from monitoring.build.slo import SCHEMA_PATH, schema, slo_groups
-from monitoring.build.slo_tests import slo_tests
+from monitoring.build.slo.groups import SCHEMA_PATH, schema, slo_groups
+from monitoring.build.slo.promtool_tests import slo_tests
 
 ROOT: Final = Path(__file__).parents[2]
 OBJECTIVES: Final = ROOT / "monitoring/slo/objectives.yml"

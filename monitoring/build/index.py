@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from app.observability.objectives import Objectives
+from app.observability.service_levels.objectives import Objectives
 from monitoring.build.model import Alert, Group, Record
 from monitoring.build.profile import PRODUCTION
 

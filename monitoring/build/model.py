@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import quote_plus
 
-from app.observability.objectives import Cause
+from app.observability.service_levels.objectives import Cause
 
 Severity = Literal["critical", "warning", "info", "none"]
 Component = Literal[

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from app.observability.objectives import seconds
+from app.observability.service_levels.objectives import seconds
 
 SHORTEST_RANGE_SECONDS: Final = 5.0
 """A rate needs two samples, and a demonstration is scraped once a second, on a machine that is busy."""

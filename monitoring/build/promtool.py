@@ -4,7 +4,7 @@ labels and texts that people will see, and is silent when it should be."""
 from collections.abc import Iterable
 from typing import Any, Final
 
-from app.observability.objectives import seconds
+from app.observability.service_levels.objectives import seconds
 from monitoring.build.conventions import Conventions, annotations_of, labels_of
 from monitoring.build.model import Alert, Fires, Group, Silent, expected_text
 from monitoring.build.profile import PRODUCTION, Profile

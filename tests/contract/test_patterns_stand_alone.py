@@ -136,10 +136,10 @@ with TestClient(app) as client:
             break
 assert found["sli"] == 1.0
 """,
-    "slo_markdown": """
+    "service_levels.report_markdown": """
 from datetime import UTC, datetime
-from app.observability.slo_markdown import markdown
-from app.observability.slo_report import Report
+from app.observability.service_levels.report_markdown import markdown
+from app.observability.service_levels.report import Report
 now = datetime.now(UTC)
 report = Report(start=now, end=now, days=7, period="30d", objectives=[], alerts=[])
 assert "None fired." in markdown(report)
@@ -190,22 +190,29 @@ assert "event_loop_lag_seconds_count" in metrics()
 
 
 def imported_by(name: str) -> set[str]:
-    """Return the files of the library that `name` needs, itself included."""
-    needed, waiting = set(), [name]
+    """Return the modules of the library that `name` needs, itself and packages around it included."""
+    needed: set[str] = set()
+    waiting = [name]
     while waiting:
         one = waiting.pop()
         if one in needed:
             continue
         needed.add(one)
-        for node in ast.walk(ast.parse((LIBRARY / f"{one}.py").read_text("utf-8"))):
+        package = one.rpartition(".")[0]
+        waiting += [package] if package else []
+        for node in ast.walk(ast.parse(file_of(one).read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
-                parent, _, module = node.module.rpartition(".")
-                if parent == "app.observability":
-                    waiting.append(module)
-                assert parent == "app.observability" or not node.module.startswith("app"), (
-                    node.module
-                )
+                if node.module.startswith("app.observability."):
+                    waiting.append(node.module.removeprefix("app.observability."))
+                else:
+                    assert not node.module.startswith("app"), node.module
     return needed
+
+
+def file_of(name: str) -> Path:
+    """Return the file of a module of the library, of a package its `__init__.py`."""
+    path = LIBRARY.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 @pytest.mark.parametrize("name", USE)
@@ -213,7 +220,10 @@ def test_the_pattern_works_with_what_it_imports(name: str, tmp_path: Path) -> No
     package = tmp_path / "app" / "observability"
     package.mkdir(parents=True)
     for needed in imported_by(name):
-        shutil.copy(LIBRARY / f"{needed}.py", package)
+        file = file_of(needed)
+        copy = package / file.relative_to(LIBRARY)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(file, copy)
     script = tmp_path / "bare.py"
     script.write_text(BARE + USE[name])
     run = subprocess.run(
@@ -231,4 +241,5 @@ def test_the_pattern_works_with_what_it_imports(name: str, tmp_path: Path) -> No
 
 def test_every_file_of_the_library_is_tried_or_imported_by_one_that_is() -> None:
     reached = set().union(*(imported_by(name) for name in USE))
-    assert {path.stem for path in LIBRARY.glob("*.py")} - reached == {"__init__"}
+    there = {path for path in LIBRARY.rglob("*.py") if path != LIBRARY / "__init__.py"}
+    assert there == {file_of(name) for name in reached}

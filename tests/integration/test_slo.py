@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from app import cli
-from app.observability.service_levels import WINDOWS, ServiceLevels
+from app.observability.service_levels.assessment import WINDOWS, ServiceLevels
 from tests.integration.conftest import OpenService
 from tests.listener import Answer, Asked, Listener
 from tests.service import ROOT, migrate_database, start_process

@@ -12,10 +12,10 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from app import cli
-from app.observability.objectives import load_objectives
-from app.observability.prometheus_api import PrometheusAPI
-from app.observability.slo_markdown import duration, markdown, percent
-from app.observability.slo_report import Report, make_report
+from app.observability.service_levels.objectives import load_objectives
+from app.observability.service_levels.prometheus_api import PrometheusAPI
+from app.observability.service_levels.report import Report, make_report
+from app.observability.service_levels.report_markdown import duration, markdown, percent
 from tests.slo import ERRORS, PrometheusServer, StubPrometheus, declare
 from tests.tools import free_port
 

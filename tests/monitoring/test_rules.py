@@ -14,7 +14,11 @@ import pytest
 from prometheus_client import REGISTRY, Histogram
 
 import app.main  # noqa: F401 - for the metrics that it makes
-from app.observability.objectives import BURN_WINDOWS, LatencyIndicator, load_objectives
+from app.observability.service_levels.objectives import (
+    BURN_WINDOWS,
+    LatencyIndicator,
+    load_objectives,
+)
 from monitoring.build.artifacts import GENERATED, OBJECTIVES, ROOT
 from monitoring.build.conventions import annotations_of, labels_of, load_conventions
 from monitoring.build.model import Component

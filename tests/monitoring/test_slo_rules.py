@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
-from app.observability.objectives import BURN_WINDOWS, Objective, load_objectives
+from app.observability.service_levels.objectives import BURN_WINDOWS, Objective, load_objectives
 from monitoring.build.artifacts import OBJECTIVES
 from monitoring.build.conventions import load_conventions
 from monitoring.build.profile import DEMO, PRODUCTION, Profile
 from monitoring.build.render import groups_of, to_yaml
-from monitoring.build.slo import WINDOWS, slo_groups
-from monitoring.build.slo_series import Phase, series
-from monitoring.build.slo_tests import slo_tests
+from monitoring.build.slo.groups import WINDOWS, slo_groups
+from monitoring.build.slo.promtool_tests import slo_tests
+from monitoring.build.slo.series import Phase, series
 from tests.tools import require_tool
 
 DECLARED = load_objectives(OBJECTIVES)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from app.observability.metrics import DURATION
-from app.observability.objectives import (
+from app.observability.service_levels.objectives import (
     FreshnessIndicator,
     LatencyIndicator,
     Objective,
@@ -23,7 +23,7 @@ from app.observability.objectives import (
 )
 from app.worker import CONSUMERS
 from monitoring.build.artifacts import OBJECTIVES, ROOT
-from monitoring.build.slo import schema
+from monitoring.build.slo.groups import schema
 from tests.catalogue import read_catalogue
 
 DECLARED = load_objectives(OBJECTIVES)

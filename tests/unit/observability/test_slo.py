@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
 from app.observability.context import is_operational
-from app.observability.objectives import Objective, ObjectivesError
-from app.observability.own_events import OwnEvents
-from app.observability.own_levels import OwnLevels
-from app.observability.service_levels import WINDOWS, Measured, assess
+from app.observability.service_levels.assessment import WINDOWS, Measured, assess
+from app.observability.service_levels.objectives import Objective, ObjectivesError
+from app.observability.service_levels.own_events import OwnEvents
+from app.observability.service_levels.own_levels import OwnLevels
 from app.observability.slo import (
     ServiceLevelMonitor,
     SLOSettings,
@@ -250,7 +250,7 @@ async def test_the_levels_follow_the_counters_from_the_start_of_the_process(
 async def test_the_counters_are_looked_at_when_nobody_asks(
     served: Counter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.observability.own_levels.SAMPLE_SECONDS", 0.001)
+    monkeypatch.setattr("app.observability.service_levels.own_levels.SAMPLE_SECONDS", 0.001)
     looks = threading.Semaphore(0)
     read = OwnEvents.read
 

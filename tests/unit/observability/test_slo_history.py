@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.observability.event_history import TIERS, Count, EventHistory
+from app.observability.service_levels.event_history import TIERS, Count, EventHistory
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 WINDOWS = {"5m": 5 * MINUTE, "1h": HOUR, "2h": 2 * HOUR, "6h": 6 * HOUR, "1d": DAY, "3d": 3 * DAY}

@@ -16,10 +16,15 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from app.observability.objectives import load_objectives
-from app.observability.prometheus_api import MAX_POINTS, PrometheusAPI, PrometheusError, Series
-from app.observability.recorded_levels import ALL_LEVELS, read_levels
-from app.observability.service_levels import WINDOWS, Measured
+from app.observability.service_levels.assessment import WINDOWS, Measured
+from app.observability.service_levels.objectives import load_objectives
+from app.observability.service_levels.prometheus_api import (
+    MAX_POINTS,
+    PrometheusAPI,
+    PrometheusError,
+    Series,
+)
+from app.observability.service_levels.recorded_levels import ALL_LEVELS, read_levels
 from app.observability.slo import CACHE_SECONDS, LAST_KNOWN_SECONDS, ServiceLevelMonitor
 from tests.listener import Answer
 from tests.slo import StubPrometheus, declare, slo_settings, vector

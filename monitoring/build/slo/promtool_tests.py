@@ -12,13 +12,18 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any, Final
 
-from app.observability.objectives import BurnWindow, Objective, Objectives, plain, seconds
+from app.observability.service_levels.objectives import (
+    BurnWindow,
+    Objective,
+    Objectives,
+    plain,
+    seconds,
+)
 from monitoring.build.conventions import Conventions, annotations_of, labels_of
 from monitoring.build.model import Alert
 from monitoring.build.profile import PRODUCTION
 from monitoring.build.promtool import EXTERNAL_LABELS
-from monitoring.build.slo import file_name, slo_groups
-from monitoring.build.slo_checks import (
+from monitoring.build.slo.checks import (
     Test,
     counts,
     firing,
@@ -26,10 +31,11 @@ from monitoring.build.slo_checks import (
     is_absent,
     timeline,
 )
-from monitoring.build.slo_indicators import series_of
-from monitoring.build.slo_series import Phase, few_bad, idle, interval, series, share
-from monitoring.build.slo_texts import filled_in
-from monitoring.build.slo_value_tests import gone_tests, value_tests
+from monitoring.build.slo.groups import file_name, slo_groups
+from monitoring.build.slo.indicators import series_of
+from monitoring.build.slo.series import Phase, few_bad, idle, interval, series, share
+from monitoring.build.slo.texts import filled_in
+from monitoring.build.slo.value_tests import gone_tests, value_tests
 
 PAGES_EVERY: Final = "5m"
 TICKETS_EVERY: Final = "30m"

@@ -3,12 +3,17 @@
 from collections.abc import Iterator
 from decimal import Decimal
 
-from app.observability.objectives import FreshnessIndicator, Objective, ProbeIndicator, seconds
-from monitoring.build.slo import WINDOWS
-from monitoring.build.slo_alerts import labels_of_series
-from monitoring.build.slo_checks import Test, counts, firing, is_absent, is_exactly, timeline
-from monitoring.build.slo_indicators import series_of
-from monitoring.build.slo_series import TASKS, Phase, Series, nothing_bad_yet, series, share
+from app.observability.service_levels.objectives import (
+    FreshnessIndicator,
+    Objective,
+    ProbeIndicator,
+    seconds,
+)
+from monitoring.build.slo.alerts import labels_of_series
+from monitoring.build.slo.checks import Test, counts, firing, is_absent, is_exactly, timeline
+from monitoring.build.slo.groups import WINDOWS
+from monitoring.build.slo.indicators import series_of
+from monitoring.build.slo.series import TASKS, Phase, Series, nothing_bad_yet, series, share
 
 
 def value_tests(objective: Objective, period: str) -> Iterator[Test]:

@@ -16,10 +16,15 @@ from typing import Final
 
 from loguru import logger
 
-from app.observability.event_history import Count, EventHistory, Increase
-from app.observability.objectives import LatencyIndicator, Objective, Objectives, seconds
-from app.observability.own_events import OwnEvents
-from app.observability.service_levels import WINDOWS, Measured
+from app.observability.service_levels.assessment import WINDOWS, Measured
+from app.observability.service_levels.event_history import Count, EventHistory, Increase
+from app.observability.service_levels.objectives import (
+    LatencyIndicator,
+    Objective,
+    Objectives,
+    seconds,
+)
+from app.observability.service_levels.own_events import OwnEvents
 
 SAMPLE_SECONDS: Final = 10.0
 _TIMEOUT_SECONDS: Final = 2.0

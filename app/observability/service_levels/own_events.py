@@ -15,8 +15,8 @@ from typing import Final
 from prometheus_client import REGISTRY
 from prometheus_client.samples import Sample
 
-from app.observability.event_history import Count
-from app.observability.objectives import (
+from app.observability.service_levels.event_history import Count
+from app.observability.service_levels.objectives import (
     FreshnessIndicator,
     LatencyIndicator,
     Matcher,

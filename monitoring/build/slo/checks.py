@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from app.observability.objectives import Objective, plain
-from monitoring.build.slo_series import Series, interval
+from app.observability.service_levels.objectives import Objective, plain
+from monitoring.build.slo.series import Series, interval
 
 Test = dict[str, Any]
 

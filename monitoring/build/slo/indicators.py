@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final, assert_never
 
-from app.observability.objectives import (
+from app.observability.service_levels.objectives import (
     FreshnessIndicator,
     LatencyIndicator,
     Matcher,

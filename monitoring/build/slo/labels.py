@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from app.observability.objectives import (
+from app.observability.service_levels.objectives import (
     FreshnessIndicator,
     LatencyIndicator,
     Matcher,

@@ -7,9 +7,9 @@ than an accident: at 99.9 %, one failure among a quiet hour's fifty requests bur
 
 from typing import Final
 
-from app.observability.objectives import BurnWindow, Objective, plain
+from app.observability.service_levels.objectives import BurnWindow, Objective, plain
 from monitoring.build.model import Alert, Severity
-from monitoring.build.slo_indicators import series_of, sloth_id
+from monitoring.build.slo.indicators import series_of, sloth_id
 
 PAGE: Final = "ErrorBudgetBurnPage"
 TICKET: Final = "ErrorBudgetBurnTicket"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
-from app.observability.objectives import Objective
+from app.observability.service_levels.objectives import Objective
 from monitoring.build.model import expected_text
 from monitoring.build.promtool import EXTERNAL_LABELS
 

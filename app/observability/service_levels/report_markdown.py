@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
 from typing import Final
 
-from app.observability.slo_report import FiredAlert, Gap, Report, ReportedObjective
+from app.observability.service_levels.report import FiredAlert, Gap, Report, ReportedObjective
 
 _NOTHING: Final = "no data"
 _WORTH_TELLING: Final = timedelta(minutes=10)

@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from app.observability.objectives import Objective
-from app.observability.prometheus_api import Series
-from app.observability.service_levels import Measured
+from app.observability.service_levels.assessment import Measured
+from app.observability.service_levels.objectives import Objective
+from app.observability.service_levels.prometheus_api import Series
 
 ERROR_RATIO: Final = "slo:sli_error:ratio_rate"
 EVENTS: Final = "slo:events:increase"

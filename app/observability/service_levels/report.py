@@ -15,16 +15,16 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, computed_field
 
-from app.observability.objectives import Objective, Objectives, seconds
-from app.observability.prometheus_api import PrometheusAPI, PrometheusError, Series
-from app.observability.recorded_levels import (
+from app.observability.service_levels.assessment import ObjectiveStatus, assess
+from app.observability.service_levels.objectives import Objective, Objectives, seconds
+from app.observability.service_levels.prometheus_api import PrometheusAPI, PrometheusError, Series
+from app.observability.service_levels.recorded_levels import (
     ALL_LEVELS,
     BAD_EVENTS,
     ERROR_RATIO,
     EVENTS,
     read_levels,
 )
-from app.observability.service_levels import ObjectiveStatus, assess
 
 STEP_SECONDS: Final = 300
 """The windows of the smallest records, so that their increases add up without overlapping."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, assert_never
 
-from app.observability.objectives import (
+from app.observability.service_levels.objectives import (
     FreshnessIndicator,
     LatencyIndicator,
     Objective,
@@ -18,8 +18,8 @@ from app.observability.objectives import (
     RatioIndicator,
     plain,
 )
-from monitoring.build.slo_indicators import bound
-from monitoring.build.slo_labels import bad_labels, good_labels, strangers
+from monitoring.build.slo.indicators import bound
+from monitoring.build.slo.labels import bad_labels, good_labels, strangers
 
 Series = Mapping[str, str]
 """Selectors such as `up{job="api"}`, and their values in promtool's notation, `interval` apart."""

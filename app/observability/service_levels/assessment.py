@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, Field
 
-from app.observability.objectives import BURN_WINDOWS, BurnWindow, Objective, seconds
+from app.observability.service_levels.objectives import BURN_WINDOWS, BurnWindow, Objective, seconds
 
 State = Literal["ok", "burning", "exhausted", "no_data"]
 Source = Literal["prometheus", "process"]
