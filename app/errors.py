@@ -139,17 +139,25 @@ def respond_to(error: AppError, *, path: str) -> Response:
     )
 
 
-def record_request_error(error: BaseException, scope: "Scope") -> None:
-    """Log, count and report what went wrong in a request, with the route it went wrong in."""
+def record_request_error(error: BaseException, scope: "Scope", *, handled: bool = False) -> None:
+    """Log, count and report what went wrong in a request, with the route it went wrong in.
+
+    It is `handled` when the answer says what is the matter, as a 503 does, and not only that something is.
+    """
     record_exception(
-        error, where="request", route=route_template(scope), method=scope.get("method", "")
+        error,
+        where="request",
+        handled=handled,
+        route=route_template(scope),
+        method=scope.get("method", ""),
     )
 
 
 async def _on_app_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AppError)  # noqa: S101 - registered for this class only
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        record_request_error(error.__cause__ or error, request.scope)
+        is_told = error.status != HTTPStatus.INTERNAL_SERVER_ERROR
+        record_request_error(error.__cause__ or error, request.scope, handled=is_told)
     return respond_to(error, path=request.url.path)
 
 

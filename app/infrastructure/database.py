@@ -267,7 +267,7 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     is_data_error = str(getattr(getattr(error, "orig", None), "sqlstate", "")).startswith("22")
     if is_data_error or isinstance(error, IntegrityError | ProgrammingError | DataError):
         raise error  # this program is wrong, not the database away: a 500
-    record_request_error(error, request.scope)
+    record_request_error(error, request.scope, handled=True)
     return respond_to(DatabaseUnavailable(), path=request.url.path)
 
 

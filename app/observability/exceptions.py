@@ -66,17 +66,21 @@ def is_recorded(error: BaseException) -> bool:
     return isinstance(error, BaseExceptionGroup) and all(map(is_recorded, error.exceptions))
 
 
-def record_exception(error: BaseException, *, where: Where, **tags: str) -> None:
+def record_exception(
+    error: BaseException, *, where: Where, handled: bool = False, **tags: str
+) -> None:
     """Log, count and report `error`, unless another layer has done so or it is a request to stop.
 
-    `tags` are short, bounded strings such as `route` or `task`: they are fields of the log line and
-    tags of the report. Never raises.
+    One that is `handled` was foreseen, and its caller knows what to say, such as a 503 while a dependency
+    is away: it is logged and reported as well, and not counted as unhandled. `tags` are short, bounded
+    strings such as `route` or `task`: they are fields of the log line and tags of the report. Never raises.
     """
     if not isinstance(error, Exception) or is_recorded(error):
         return
     # Straight into __dict__: an exception may be a frozen dataclass, which refuses setattr.
     vars(error)[_MARK] = True
-    unhandled_exceptions.labels(where).inc()
+    if not handled:
+        unhandled_exceptions.labels(where).inc()
     try:
         fields = {
             "type": "error",
@@ -84,7 +88,11 @@ def record_exception(error: BaseException, *, where: Where, **tags: str) -> None
             "exception_type": type(error).__qualname__,
             **tags,
         }
-        logger.bind(**fields).opt(exception=error).error("Unhandled exception")
+        line = logger.bind(**fields).opt(exception=error)
+        if handled:
+            line.error("A foreseen failure ended a request")
+        else:
+            line.error("Unhandled exception")
     except Exception:  # noqa: BLE001 - the last place to speak is standard error
         with contextlib.suppress(Exception):
             traceback.print_exception(error)

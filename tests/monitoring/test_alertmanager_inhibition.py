@@ -132,6 +132,13 @@ def test_one_failure_of_what_watches_excuses_no_other(house: House, component: s
     assert silent(house, one, other) == set()
 
 
+def test_what_is_down_is_told_beside_anything_severer(house: House) -> None:
+    pool = alert("DatabasePoolExhausted", "critical", component="database")
+    server = alert("DatabaseServerDown", component="database", instance="one:9187")
+    slow = alert("DatabaseSlowQueries", component="database")
+    assert silent(house, pool, server, slow) == {"DatabaseSlowQueries"}
+
+
 def test_machines_without_a_name_are_not_the_same(house: House) -> None:
     full = alert("DiskFull", "critical", component="infrastructure")
     filling = alert("DiskFilling", component="infrastructure")

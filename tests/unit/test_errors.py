@@ -188,7 +188,9 @@ async def test_a_failure_after_the_answer_began_breaks_it_off(database_url: str)
         assert after == before + 1
 
 
-async def test_no_free_connection_is_said_as_503_and_passes(database_url: str) -> None:
+async def test_no_free_connection_is_said_as_503_and_passes(
+    database_url: str, log_records: list[dict[str, Any]]
+) -> None:
     async with open_service(
         database_url,
         database_pool_size=1,
@@ -197,9 +199,15 @@ async def test_no_free_connection_is_said_as_503_and_passes(database_url: str) -
     ) as service:
         person = await service.person()
         database: Database = service.app.state.database
+        before = REGISTRY.get_sample_value("unhandled_exceptions_total", {"where": "request"})
         async with database.engine.connect():
             answer = await person.get("/v1/orders")
         problem_of(answer, 503, "database_unavailable")
+        # It was foreseen: somebody is told, by another line, and it is no bug to be counted.
+        after = REGISTRY.get_sample_value("unhandled_exceptions_total", {"where": "request"})
+        assert after == before
+        said = [one["message"] for one in log_records if one["extra"].get("type") == "error"]
+        assert said == ["A foreseen failure ended a request"]
         assert int(answer.headers["Retry-After"]) >= 1
         assert (await person.get("/v1/orders")).status_code == 200
 

@@ -97,10 +97,10 @@ ALERTS: Final = (
         """,
         severity="warning",
         component="api",
-        depends_on=("database", "payment_provider", "cache", "broker"),
-        summary="Exceptions end requests with 5xx, or tasks that nobody looks after.",
+        depends_on=("database",),
+        summary="Exceptions escape that no code handles.",
         description=(
-            "{{ $value }} exceptions ended something ({{ $labels.where }}) of {{ $labels.job }} within"
+            "{{ $value }} exceptions escaped from a {{ $labels.where }} of {{ $labels.job }} within"
             " <15m>; there should be none."
         ),
         dashboard="api",

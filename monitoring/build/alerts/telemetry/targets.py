@@ -10,11 +10,20 @@ from monitoring.build.model import Alert, Fires, Silent
 
 _LOKI: Final = '{job="loki",instance="l"}'
 _COVERED: Final = "api|worker|payment-provider|node|postgres|redis|blackbox"
-"""ApiDown, WorkerDown, PaymentProviderDown, HostDown and ExporterDown speak of these."""
+"""ApiDown, WorkerDown, PaymentProviderDown, HostDown and ExporterDown speak of these; but a provider that can
+be paid with and cannot be scraped is down to nobody else."""
+_PROVIDER: Final = '{job="payment-provider",instance="p"}'
+
+_PAYS: Final = 'dependency_up{job="api",instance="a",dependency="payment_provider"}'
 
 _MISSING: Final = Alert(
     name="TargetMissing",
-    expr=f'up{{job!~"{_COVERED}"}} == 0',
+    expr=f"""
+        up{{job!~"{_COVERED}"}} == 0
+        or
+        up{{job="payment-provider"}} == 0
+          and on () max(dependency_up{{job="api",dependency="payment_provider"}}) == 1
+    """,
     severity="warning",
     component="telemetry",
     wait="3m",
@@ -30,8 +39,19 @@ _MISSING: Final = Alert(
             labels={"job": "loki", "instance": "l"},
             value="0",
         ),
+        Fires(
+            series={f"up{_PROVIDER}": "0x10", _PAYS: "1x10"},
+            at="9m",
+            labels={"job": "payment-provider", "instance": "p"},
+            value="0",
+        ),
     ),
     silent=(
+        Silent(
+            why="that the provider is down has an alert of its own",
+            series={f"up{_PROVIDER}": "0x10", _PAYS: "0x10"},
+            at="9m",
+        ),
         Silent(why="two minutes are not three", series={f"up{_LOKI}": "1x5 0x10"}, at="8m"),
         Silent(
             why="that the API is down has an alert of its own",
