@@ -10,11 +10,13 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 RUNTIME = Path("requirements.lock")
+LOAD = Path("requirements-load.lock")
 DEVELOPMENT = Path("requirements-dev.lock")
 BUGSINK = Path("tests/requirements-bugsink.lock")
 
@@ -76,29 +78,55 @@ def complaints_about_bugsink(lock: str, project: Mapping[str, object]) -> Iterat
             yield "pyproject.toml lacks dependency-groups.bugsink"
 
 
-def complaints(runtime: str, development: str, project: Mapping[str, object]) -> Iterator[str]:
-    """Yield a sentence for each thing that is wrong with the two locks of a parsed pyproject.toml."""
+def complaints(
+    runtime: str, load: str, development: str, project: Mapping[str, object]
+) -> Iterator[str]:
+    """Yield a sentence for each thing that is wrong with three locks of a parsed pyproject.toml."""
     match project:
-        case {"project": {"dependencies": [*service]}, "dependency-groups": {"dev": [*checks]}}:
+        case {
+            "project": {"dependencies": [*service]},
+            "dependency-groups": {"dev": [*_], "load": [*_]},
+        }:
             pass
         case _:
-            yield "pyproject.toml lacks project.dependencies or dependency-groups.dev"
+            yield "pyproject.toml lacks project.dependencies or dependency-groups.dev or .load"
             return
     yield from complaints_about_lock(RUNTIME.name, runtime, service)
-    yield from complaints_about_lock(DEVELOPMENT.name, development, [*service, *checks])
-    both = read_pins(development)
-    for package, pins in read_pins(runtime).items():
-        if {str(pin.requirement) for pin in pins} != {
-            str(pin.requirement) for pin in both.get(package, [])
-        }:
-            yield f"the two locks differ in {package}: tests would run on other versions than the service"
+    yield from complaints_about_lock(LOAD.name, load, [*service, *group("load", project)])
+    yield from complaints_about_lock(
+        DEVELOPMENT.name, development, [*service, *group("dev", project)]
+    )
+    tested = read_pins(development)
+    for name, lock in ((RUNTIME.name, runtime), (LOAD.name, load)):
+        for package, pins in read_pins(lock).items():
+            if {str(pin.requirement) for pin in pins} != {
+                str(pin.requirement) for pin in tested.get(package, [])
+            }:
+                yield (
+                    f"{name} and {DEVELOPMENT.name} differ in {package}: "
+                    "tests would run on other versions"
+                )
+
+
+def group(name: str, project: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the requirements of a dependency group, with those of the groups that it includes."""
+    for entry in project["dependency-groups"][name]:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            yield from group(entry["include-group"], project)
 
 
 def main() -> int:
     """Check the locks in the current directory; return the exit code."""
     project = tomllib.loads(Path("pyproject.toml").read_text("utf-8"))
     found = [
-        *complaints(RUNTIME.read_text("utf-8"), DEVELOPMENT.read_text("utf-8"), project),
+        *complaints(
+            RUNTIME.read_text("utf-8"),
+            LOAD.read_text("utf-8"),
+            DEVELOPMENT.read_text("utf-8"),
+            project,
+        ),
         *complaints_about_bugsink(BUGSINK.read_text("utf-8"), project),
     ]
     for complaint in found:

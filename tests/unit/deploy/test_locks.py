@@ -10,7 +10,10 @@ HASH = f"--hash=sha256:{'0' * 64}"
 PINS = f"alpha==1.2.0 \\\n    {HASH}\nbeta-tool==2.0rc1 ; sys_platform == 'linux' \\\n    {HASH}\n"
 PROJECT = {
     "project": {"dependencies": ["alpha~=1.1"]},
-    "dependency-groups": {"dev": ["Beta_Tool>=2.0rc1"]},
+    "dependency-groups": {
+        "dev": [{"include-group": "load"}],
+        "load": ["Beta_Tool>=2.0rc1"],
+    },
 }
 
 
@@ -20,7 +23,7 @@ def about(lock: str, *wanted: str) -> list[str]:
 
 def test_a_lock_that_fits_is_accepted() -> None:
     assert about(PINS, "alpha[extra]~=1.1", "Beta_Tool>=2.0rc1") == []
-    assert list(complaints(PINS, PINS, PROJECT)) == []
+    assert list(complaints(PINS, PINS, PINS, PROJECT)) == []
 
 
 @pytest.mark.parametrize(
@@ -47,14 +50,25 @@ def test_a_stale_lock_is_told_what_it_lacks() -> None:
 
 
 def test_the_locks_must_agree_so_that_tests_run_on_what_is_deployed() -> None:
-    found = list(complaints(PINS, PINS.replace("1.2.0", "1.2.1"), PROJECT))
-    assert found == [
-        "the two locks differ in alpha: tests would run on other versions than the service"
+    newer = PINS.replace("1.2.0", "1.2.1")
+    assert list(complaints(PINS, newer, newer, PROJECT)) == [
+        "requirements.lock and requirements-dev.lock differ in alpha: tests would run on other versions"
+    ]
+    assert list(complaints(newer, PINS, newer, PROJECT)) == [
+        "requirements-load.lock and requirements-dev.lock differ in alpha: tests would run on other versions"
+    ]
+
+
+def test_what_a_group_includes_is_wanted_as_well() -> None:
+    lacking = PINS.replace("beta-tool", "gamma")
+    assert list(complaints(lacking, lacking, lacking, PROJECT)) == [
+        "requirements-load.lock lacks Beta_Tool>=2.0rc1",
+        "requirements-dev.lock lacks Beta_Tool>=2.0rc1",
     ]
 
 
 def test_a_project_without_the_lists_is_refused() -> None:
-    assert len(list(complaints(PINS, PINS, {"project": {}}))) == 1
+    assert len(list(complaints(PINS, PINS, PINS, {"project": {}}))) == 1
     assert len(list(complaints_about_bugsink(PINS, PROJECT))) == 1
 
 
@@ -67,5 +81,10 @@ def test_the_lock_of_the_tests_error_tracker_is_checked_like_the_others() -> Non
 
 def test_the_locks_of_this_repository_say_how_they_are_made() -> None:
     root = Path(__file__).parents[3]
-    for name in ("requirements.lock", "requirements-dev.lock", "tests/requirements-bugsink.lock"):
+    for name in (
+        "requirements.lock",
+        "requirements-load.lock",
+        "requirements-dev.lock",
+        "tests/requirements-bugsink.lock",
+    ):
         assert (root / name).read_text("utf-8").startswith("# Written by `make lock`")
