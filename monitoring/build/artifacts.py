@@ -8,6 +8,7 @@ from app.observability.service_levels.objectives import load_objectives
 from monitoring.build import alertmanager, prometheus
 from monitoring.build.alerts import families
 from monitoring.build.conventions import Conventions, load_conventions
+from monitoring.build.dashboards import dashboards
 from monitoring.build.index import index, table
 from monitoring.build.model import Group
 from monitoring.build.profile import PRODUCTION, PROFILES, Profile
@@ -23,6 +24,7 @@ GENERATED: Final = (
     "monitoring/prometheus/rules",
     "monitoring/prometheus/tests",
     "monitoring/demo",
+    "monitoring/grafana/dashboards",
 )
 """Directories in which everything is generated: what is there and not made is left over."""
 
@@ -49,6 +51,12 @@ def artifacts(profile: Profile) -> dict[str, str]:
         made[SCHEMA_PATH] = schema()
         made["docs/alerts.md"] = index(rule_groups())
         made["docs/objectives.md"] = table(load_objectives(OBJECTIVES))
+        made |= {
+            f"monitoring/grafana/dashboards/{file}": text
+            for file, text in dashboards(
+                group for groups in rule_groups().values() for group in groups
+            ).items()
+        }
         made["deploy/kubernetes/prometheus-rules.yml"] = to_yaml(
             prometheus_rule(rules, conventions.service), source="monitoring/build"
         )

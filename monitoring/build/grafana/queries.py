@@ -1,0 +1,95 @@
+"""What panels ask: Prometheus, Loki and Jaeger, each by the fixed uid of its data source.
+
+In PromQL, rates are over `$__rate_interval` (four scrapes at least, and never less than a pixel), and a
+selector of ours has `instance=~"$instance"`, which the variables `environment` and `instance` decide.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from grafana_foundation_sdk.builders import loki, prometheus
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.variants import Dataquery
+from grafana_foundation_sdk.models.common import DataSourceRef
+from grafana_foundation_sdk.models.loki import LokiQueryType
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat, QueryEditorMode
+
+PROMETHEUS: Final = DataSourceRef(type_val="prometheus", uid="prometheus")
+LOKI: Final = DataSourceRef(type_val="loki", uid="loki")
+JAEGER: Final = DataSourceRef(type_val="jaeger", uid="jaeger")
+
+Query = Builder[Dataquery]
+
+
+def over_time(expr: str, legend: str = "", *, exemplars: bool = False) -> Query:
+    """Return a PromQL query whose answer is drawn over time; with exemplars, dots lead to traces."""
+    query = prometheus.Dataquery().expr(expr).range().legend_format(legend or "__auto")
+    query = query.datasource(PROMETHEUS).editor_mode(QueryEditorMode.CODE)
+    return query.exemplar(True) if exemplars else query
+
+
+def now(expr: str, legend: str = "") -> Query:
+    """Return a PromQL query for the end of the shown time only: one figure a series."""
+    query = prometheus.Dataquery().expr(expr).instant().legend_format(legend or "__auto")
+    return query.datasource(PROMETHEUS).editor_mode(QueryEditorMode.CODE)
+
+
+def rows(expr: str) -> Query:
+    """Return a PromQL query for the end of the shown time, as rows of a table: a column a label."""
+    query = prometheus.Dataquery().expr(expr).instant().format(PromQueryFormat.TABLE)
+    return query.datasource(PROMETHEUS).editor_mode(QueryEditorMode.CODE)
+
+
+def buckets(expr: str) -> Query:
+    """Return a PromQL query for a heatmap: increases of a classic histogram, summed by `le`."""
+    query = prometheus.Dataquery().expr(expr).range().format(PromQueryFormat.HEATMAP)
+    return query.legend_format("{{le}}").datasource(PROMETHEUS).editor_mode(QueryEditorMode.CODE)
+
+
+def lines(expr: str, *, limit: int = 100) -> Query:
+    """Return a LogQL query for log lines, the newest `limit` of them."""
+    query = loki.Dataquery().expr(expr).query_type(LokiQueryType.RANGE.value)
+    return query.max_lines(limit).datasource(LOKI)
+
+
+def log_metric(expr: str, legend: str = "") -> Query:
+    """Return a LogQL query that counts, drawn over time."""
+    query = loki.Dataquery().expr(expr).query_type(LokiQueryType.RANGE.value)
+    return query.legend_format(legend).datasource(LOKI)
+
+
+@dataclass(slots=True)
+class JaegerSearch(Dataquery):
+    """A search for traces as Grafana's Jaeger data source stores it; the SDK does not have it."""
+
+    service: str
+    tags: str
+    min_duration: str
+    limit: int
+    ref_id: str = "A"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what stands in the dashboard's JSON."""
+        asked: dict[str, Any] = {
+            "refId": self.ref_id,
+            "datasource": JAEGER,
+            "queryType": "search",
+            "service": self.service,
+            "tags": self.tags,
+            "minDuration": self.min_duration,
+            "limit": self.limit,
+        }
+        return {name: value for name, value in asked.items() if value != ""}
+
+
+@dataclass(frozen=True, slots=True)
+class _Search(Builder[Dataquery]):
+    search: JaegerSearch
+
+    def build(self) -> Dataquery:
+        return self.search
+
+
+def traces(service: str, *, tags: str = "", min_duration: str = "", limit: int = 20) -> Query:
+    """Return a search for traces: of one service, with these tags (logfmt), at least this long."""
+    return _Search(JaegerSearch(service, tags, min_duration, limit))
