@@ -75,6 +75,13 @@ def quantiles(expression: str) -> Iterator[bool]:
             yield labels is not None and "le" in labels
 
 
+def denominators(expression: str) -> Iterator[str]:
+    """Yield the vectors that something is divided by."""
+    for node in _nodes(parser.parse(expression)):
+        if isinstance(node, parser.BinaryExpr) and str(node.op) == "/" and _is_vector(node.rhs):
+            yield node.rhs.prettify()
+
+
 def _children(node: Any) -> list[Any]:
     if isinstance(node, parser.BinaryExpr):
         return [node.lhs, node.rhs]

@@ -39,6 +39,7 @@ OF_PROMETHEUS: Final = frozenset(
     }
 )
 """What Prometheus makes itself of each scrape and of alerts."""
+_OF_SCRAPES: Final = frozenset({"job", "instance", "service", "le", "__name__"})
 _SUFFIXES: Final = ("_bucket", "_sum", "_count")
 
 
@@ -115,6 +116,21 @@ def jobs_of(metric: str) -> set[str]:
     ours = metrics().get(metric)
     own = {JOBS[process] for process in ours.processes} if ours is not None else set()
     return own | {job for job, names in metrics_of_others().items() if metric in names}
+
+
+def complaints_about_labels(selector: Selector) -> Iterator[str]:
+    """Yield a sentence for each condition on one of our metrics that no series of it can meet."""
+    metric = metrics().get(selector.metric)
+    for label, operator, value in selector.matchers if metric is not None else ():
+        if metric is None or label in _OF_SCRAPES:
+            continue
+        if label not in metric.labels:
+            yield f"{selector.metric} has no label {label}"
+            continue
+        closed = metric.labels[label].closed
+        for one in value.split("|") if operator in {"=~", "!~"} else [value]:
+            if closed and not any(re.fullmatch(one, value) for value in closed):
+                yield f'{selector.metric}{{{label}}} is never "{one}"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,16 @@ JAEGER: Final = DataSourceRef(type_val="jaeger", uid="jaeger")
 Query = Builder[Dataquery]
 
 
+def rate(series: str, *, by: str = "") -> str:
+    """Return PromQL for how fast counters grow, a second, added up for each set of the labels `by`."""
+    return f"sum by ({by}) (rate({series}[$__rate_interval]))"
+
+
+def growth(series: str, *, by: str = "") -> str:
+    """Return PromQL for how much counters have grown since the point before, added up by `by`."""
+    return f"sum by ({by}) (increase({series}[$__rate_interval]))"
+
+
 def over_time(expr: str, legend: str = "", *, exemplars: bool = False) -> Query:
     """Return a PromQL query whose answer is drawn over time; with exemplars, dots lead to traces."""
     query = prometheus.Dataquery().expr(expr).range().legend_format(legend or "__auto")

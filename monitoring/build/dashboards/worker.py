@@ -1,0 +1,373 @@
+"""Is what was promised to happen later happening, and soon enough?"""
+
+from typing import Final
+
+from monitoring.build.grafana.board import Board, Section
+from monitoring.build.grafana.colours import CRITICAL, GOOD, OUTCOMES, WARNING, above, below
+from monitoring.build.grafana.figures import bars, figure
+from monitoring.build.grafana.graphs import graph, heat, states
+from monitoring.build.grafana.links import drill_down, explore_logs, explore_traces
+from monitoring.build.grafana.queries import buckets, lines, now, over_time, rows, traces
+from monitoring.build.grafana.tables import Column, grid, log_lines, trace_list
+from monitoring.build.grafana.variables import environment, instance, label_values
+
+OURS: Final = 'job="worker",instance=~"$instance"'
+OF_TASK: Final = f'{OURS},task=~"$task"'
+PERIODIC: Final = "relay|redeliver|reconcile|seal|sample|purge"
+"""Jobs that run by the clock: they handle no message, and have no duration."""
+LOGS: Final = (
+    '{service_name="glasshouse-worker",deployment_environment_name=~"$environment"}'
+    ' | level=~"WARNING|ERROR|CRITICAL"'
+)
+
+_HEALTH: Final = Section(
+    "Is it healthy? Nothing waits, nothing is given up",
+    (
+        figure(
+            "Oldest message",
+            over_time(f"max(outbox_oldest_age_seconds{{{OURS}}})", "age"),
+            shows=(
+                "How long the oldest message that is not yet handled has waited, dead letters "
+                "excepted."
+            ),
+            normal="Below a second; a few while a burst is worked off.",
+            act=(
+                "Above 5 minutes OutboxBacklog fires, above 15 OutboxStalled: is a worker up, and "
+                "the broker?"
+            ),
+            unit="s",
+            steps=above(warning=300, critical=900),
+        ),
+        figure(
+            "Messages waiting",
+            over_time(f'sum(max by (state) (outbox_messages{{{OURS},state!="dead"}}))', "messages"),
+            shows="Messages in the outbox that are not yet handled: pending, queued and retrying.",
+            normal="A handful; it follows the bursts of orders and comes back.",
+            act=(
+                "If it only grows, compare what comes with what is handled, below: too few "
+                "workers, or a slow job."
+            ),
+            unit="short",
+            steps=above(warning=500, critical=5000),
+        ),
+        figure(
+            "Dead letters",
+            over_time(f'max(outbox_messages{{{OURS},state="dead"}})', "dead"),
+            shows="Messages that were given up on after six attempts, and wait for a person.",
+            normal="None.",
+            act=(
+                "`python -m app dead-letters` shows them with their errors; `--replay` when the "
+                "cause is gone."
+            ),
+            unit="short",
+            steps=above(critical=1),
+        ),
+        figure(
+            "Jobs handled",
+            over_time(
+                f'sum(rate(jobs_processed_total{{{OURS},task!~"{PERIODIC}"}}[$__rate_interval]))',
+                "jobs",
+            ),
+            shows="Jobs that handle a message, a second, whatever became of them.",
+            normal=(
+                "As many as orders, payments and registrations cause: some a second under the "
+                "local customers."
+            ),
+            act=(
+                "Zero while messages wait means that the worker stands still: look at its log and "
+                "its probes."
+            ),
+            unit="ops",
+        ),
+        figure(
+            "Jobs that fail",
+            over_time(
+                f'(sum(rate(jobs_processed_total{{{OURS},status=~"failed|dead"}}[$__rate_interval]))'
+                " or vector(0)) / "
+                f"(sum(rate(jobs_processed_total{{{OURS}}}[$__rate_interval])) > 0)",
+                "failed",
+            ),
+            shows="Share of the runs of jobs that failed; most are tried again.",
+            normal="0 %.",
+            act=(
+                "Above 10 % of a job JobFailuresHigh fires: the table below says which, the log "
+                "why."
+            ),
+            unit="percentunit",
+            decimals=1,
+            steps=above(warning=0.01, critical=0.1),
+        ),
+        figure(
+            "Workers up",
+            over_time('sum(up{job="worker"})', "up"),
+            shows="Worker processes that Prometheus reaches.",
+            normal="As many as were started: one on this machine.",
+            act=(
+                "At zero WorkerDown fires: orders are taken and paid, and nothing is fulfilled "
+                "until one is back."
+            ),
+            unit="short",
+            steps=below(critical=1),
+        ),
+    ),
+)
+
+_CHANGED: Final = Section(
+    "What changed? What comes, what is handled, and how long it takes",
+    (
+        graph(
+            "Jobs by outcome",
+            over_time(
+                f"sum by (status) (rate(jobs_processed_total{{{OF_TASK}}}[$__rate_interval]))",
+                "{{status}}",
+            ),
+            shows="Runs of jobs a second, by what became of them, periodic ones included.",
+            normal=(
+                "Nearly all succeeded; a duplicate now and then is a message that came twice and "
+                "was handled once."
+            ),
+            act="`failed` is tried again, `dead` is not: the job's lines say why, with the trace.",
+            unit="ops",
+            stacked=True,
+            colours=OUTCOMES,
+        ),
+        graph(
+            "Messages by state",
+            over_time(f"max by (state) (outbox_messages{{{OURS}}})", "{{state}}"),
+            shows="Messages in the outbox: pending (no relay saw it yet), queued, retrying, dead.",
+            normal="Near zero throughout; a burst is a peak that comes down again.",
+            act=(
+                "`pending` grows: the relay. `queued` grows: too few consumers. `retrying` grows: "
+                "a dependency is down."
+            ),
+            unit="short",
+            colours={
+                "pending": "blue",
+                "queued": "light-blue",
+                "retrying": WARNING,
+                "dead": CRITICAL,
+            },
+        ),
+        graph(
+            "Age of the oldest message",
+            over_time(f"max(outbox_oldest_age_seconds{{{OURS}}})", "oldest"),
+            shows="How late the outbox is; the dashed line is where OutboxBacklog fires.",
+            normal="Below a second.",
+            act="A straight slope upwards means that nothing is handled at all.",
+            unit="s",
+            limit=300,
+        ),
+        graph(
+            "Duration of jobs, p95",
+            over_time(
+                "histogram_quantile(0.95, sum by (task, le) (rate(job_duration_seconds_bucket{"
+                f'{OF_TASK},task!~"{PERIODIC}"}}[$__rate_interval])))',
+                "{{task}}",
+                exemplars=True,
+            ),
+            shows=(
+                "95 of 100 runs of a job are shorter than this; dots are single runs and lead to "
+                "their traces."
+            ),
+            normal="Below 50 ms.",
+            act=(
+                "Click a dot for the trace. A job that got slower makes the queue longer: compare "
+                "the age, to the left."
+            ),
+            unit="s",
+            links=[drill_down("worker", "Only this job", {"task": "task"})],
+        ),
+        heat(
+            "Duration of all jobs",
+            buckets(
+                "sum by (le) (increase(job_duration_seconds_bucket{"
+                f'{OF_TASK},task!~"{PERIODIC}"}}[$__rate_interval]))'
+            ),
+            shows=(
+                "How many runs took how long: a second band above the first is another kind of "
+                "work."
+            ),
+            normal="One band, below 50 ms.",
+            act=(
+                "A band that moves up with the number of rows: a query without an index (dashboard "
+                "Database)."
+            ),
+            unit="s",
+            width=8,
+        ),
+        graph(
+            "Retries and dead letters",
+            over_time(
+                f"sum by (task) (rate(job_retries_total{{{OF_TASK}}}[$__rate_interval]))",
+                "retried: {{task}}",
+            ),
+            over_time(
+                f"sum by (task) (increase(dead_letters_total{{{OF_TASK}}}[$__rate_interval]))",
+                "dead: {{task}}",
+            ),
+            shows="Runs that failed and will be tried again, a second, and messages given up.",
+            normal="Nothing.",
+            act=(
+                "Steady retries of one job: what it depends on is down. Dead: a person has to "
+                "decide."
+            ),
+            unit="short",
+            colours={"^dead": CRITICAL},
+        ),
+    ),
+)
+
+_WHY: Final = Section(
+    "Why? Each job, what it stands on, and what it says",
+    (
+        grid(
+            "Jobs that handle messages",
+            rows(
+                f'sum by (task) (rate(jobs_processed_total{{{OF_TASK},task!~"{PERIODIC}"}}[$__range]))'
+            ),
+            rows(
+                "(sum by (task) (rate(jobs_processed_total{"
+                f'{OF_TASK},task!~"{PERIODIC}",status=~"failed|dead"}}[$__range]))'
+                " or sum by (task) "
+                f'(0 * rate(jobs_processed_total{{{OF_TASK},task!~"{PERIODIC}"}}[$__range])))'
+                " / "
+                f'(sum by (task) (rate(jobs_processed_total{{{OF_TASK},task!~"{PERIODIC}"}}[$__range])) > 0)'
+            ),
+            rows(
+                "histogram_quantile(0.95, sum by (task, le) (rate(job_duration_seconds_bucket{"
+                f'{OF_TASK},task!~"{PERIODIC}"}}[$__range])))'
+            ),
+            shows=(
+                "Over the shown time: how often each job ran, how often it failed, and how long 95 "
+                "of 100 took."
+            ),
+            normal="No failures, below 50 ms.",
+            act="A click on a job shows it alone.",
+            labels={"task": "Job"},
+            columns=[
+                Column("Runs", "ops", decimals=2),
+                Column("Failed", "percentunit", above(warning=0.01, critical=0.1), decimals=1),
+                Column("p95", "s", above(warning=1, critical=5)),
+            ],
+            sorted_by="Runs",
+            links=[drill_down("worker", "Only this job", {"task": "task"})],
+        ),
+        bars(
+            "Periodic jobs: last success",
+            now("sort_desc(task:job_success_age_seconds:min)", "{{task}}"),
+            shows="How long ago each periodic job last ended well.",
+            normal="Within its own period: seconds, for `purge` an hour.",
+            act=(
+                "Above 15 minutes (`purge`: 2 hours) PeriodicJobStale fires: it hangs, or the "
+                "worker is gone."
+            ),
+            unit="s",
+            steps=above(warning=600, critical=900),
+            width=6,
+        ),
+        states(
+            "What the worker stands on",
+            over_time(
+                f"max by (dependency) (dependency_up{{{OURS}}})",
+                "{{dependency}}",
+            ),
+            shows="Whether the worker's last check of each dependency passed.",
+            normal="All up.",
+            act=(
+                "Broker down: messages stay in the outbox and are sent later. Database down: "
+                "nothing moves at all."
+            ),
+            texts={"0": ("down", CRITICAL), "1": ("up", GOOD)},
+            width=6,
+            height=8,
+        ),
+        graph(
+            "Event loop lag, p99",
+            over_time(
+                "histogram_quantile(0.99, sum by (instance, le) "
+                f"(rate(event_loop_lag_seconds_bucket{{{OURS}}}[$__rate_interval])))",
+                "{{instance}}",
+            ),
+            shows="How late a timer fires in the worker: all its jobs wait as long.",
+            normal="Below 10 ms.",
+            act=(
+                "Something computes or blocks inside the loop: `/debug/profile` of the API's kind, "
+                "or fewer jobs at once."
+            ),
+            unit="s",
+            limit=0.05,
+        ),
+        graph(
+            "CPU and memory",
+            over_time(
+                f"sum by (instance) (rate(process_cpu_seconds_total{{{OURS}}}[$__rate_interval]))",
+                "CPU {{instance}}",
+            ),
+            shows="Cores that each worker uses: one process can use one.",
+            normal="A few hundredths under the local customers.",
+            act="Near 1 a second worker helps: they share the queue.",
+            unit="short",
+            maximum=1,
+        ),
+        graph(
+            "Statements for one job",
+            over_time(
+                "sum by (handler) (rate(database_queries_per_request_sum{"
+                f"{OURS}}}[$__rate_interval])) / (sum by (handler) "
+                f"(rate(database_queries_per_request_count{{{OURS}}}[$__rate_interval])) > 0)",
+                "{{handler}}",
+            ),
+            shows="Statements that one run of a job sends to the database, on average.",
+            normal="Constant: between 1 and 10, whatever the size of the tables.",
+            act="If it grows with the data there is an N+1: dashboard Database.",
+            unit="short",
+        ),
+        trace_list(
+            "Newest traces",
+            traces("glasshouse-worker"),
+            shows="Traces in which a worker took part, newest first.",
+            normal="The request that caused a job and the job are one trace.",
+            act="Open one: where is the time between the request and its job?",
+            width=12,
+        ),
+        log_lines(
+            "Warnings and errors",
+            lines(LOGS),
+            shows="What the worker says at WARNING and above.",
+            normal="Nothing, or a retry now and then.",
+            act="Open a line for its fields; its trace id leads to the trace.",
+            width=12,
+            height=8,
+            quiet="a healthy worker has nothing to warn of",
+        ),
+    ),
+)
+
+BOARD: Final = Board(
+    name="worker",
+    title="Worker and queue",
+    asks="Is what was promised to happen later happening, and soon enough?",
+    reading=(
+        "Each order and payment leaves messages in the outbox; the worker relays and handles them. "
+        "The figures say whether anything waits; the graphs when it began; the tables which job it is."
+    ),
+    sections=(_HEALTH, _CHANGED, _WHY),
+    variables=(
+        environment(),
+        instance("worker"),
+        label_values(
+            "task",
+            "Job",
+            'jobs_processed_total{job="worker",instance=~"$instance"}',
+            of="task",
+            description="One job.",
+        ),
+    ),
+    neighbours=(
+        ("overview", "Overview"),
+        ("database", "Database"),
+        ("business", "Business"),
+        ("infrastructure", "Infrastructure"),
+    ),
+    explore=(explore_logs(LOGS), explore_traces("glasshouse-worker")),
+)
