@@ -6,8 +6,9 @@ from monitoring.build.grafana.board import Board, Section
 from monitoring.build.grafana.colours import CRITICAL, GOOD, NEUTRAL, OUTCOMES, above, below
 from monitoring.build.grafana.figures import bars, figure
 from monitoring.build.grafana.graphs import graph, heat, states
-from monitoring.build.grafana.links import drill_down, explore_logs, explore_traces
-from monitoring.build.grafana.queries import buckets, lines, now, over_time, rows, traces
+from monitoring.build.grafana.idle import zero_while_up
+from monitoring.build.grafana.links import explore_logs, explore_traces, from_row
+from monitoring.build.grafana.queries import buckets, growth, lines, now, over_time, rows, traces
 from monitoring.build.grafana.tables import Column, grid, log_lines, trace_list
 from monitoring.build.grafana.variables import environment, instance, label_values
 
@@ -101,7 +102,7 @@ _HEALTH: Final = Section(
         figure(
             "Unsettled payments",
             over_time(
-                f'sum(increase(payments_total{{{API},status="pending"}}[$__rate_interval])) or vector(0)',
+                zero_while_up(growth(f'payments_total{{{API},status="pending"}}'), "api"),
                 "pending",
             ),
             shows=(
@@ -400,7 +401,7 @@ _WHY: Final = Section(
                 Column("Mean order", "short", decimals=2),
             ],
             sorted_by="Orders",
-            links=[drill_down("business", "Only this currency", {"currency": "currency"})],
+            links=[from_row("business", "Only this currency", {"currency": "Currency"})],
         ),
         bars(
             "Features used in the shown time",

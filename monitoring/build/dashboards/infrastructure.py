@@ -6,7 +6,7 @@ from monitoring.build.grafana.board import Board, Section
 from monitoring.build.grafana.colours import CRITICAL, GOOD, OUTCOMES, WARNING, above, below, plain
 from monitoring.build.grafana.figures import bars, figure
 from monitoring.build.grafana.graphs import graph, states
-from monitoring.build.grafana.links import drill_down, explore_logs, explore_traces
+from monitoring.build.grafana.links import explore_logs, explore_traces, from_row
 from monitoring.build.grafana.queries import now, over_time, rows
 from monitoring.build.grafana.tables import Column, grid
 from monitoring.build.grafana.variables import environment, exporter_instance, label_values
@@ -326,7 +326,7 @@ _PROCESSES: Final = Section(
             ],
             sorted_by="Memory",
             height=10,
-            links=[drill_down("infrastructure", "Only this job", {"job": "job"})],
+            links=[from_row("infrastructure", "Only this job", {"job": "Job"})],
         ),
         graph(
             "Memory of our processes",

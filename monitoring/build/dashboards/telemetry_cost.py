@@ -6,7 +6,8 @@ from monitoring.build.grafana.board import Board, Section
 from monitoring.build.grafana.colours import CRITICAL, GOOD, NEUTRAL, WARNING, above, below
 from monitoring.build.grafana.figures import bars, figure
 from monitoring.build.grafana.graphs import graph, states
-from monitoring.build.grafana.links import drill_down, explore_logs, explore_traces
+from monitoring.build.grafana.idle import zero_while_up
+from monitoring.build.grafana.links import explore_logs, explore_traces, from_row
 from monitoring.build.grafana.queries import growth, log_metric, now, over_time, rate, rows
 from monitoring.build.grafana.tables import Column, grid
 from monitoring.build.grafana.variables import environment, label_values
@@ -42,8 +43,9 @@ _HEALTH: Final = Section(
         figure(
             "Lost in our processes",
             over_time(
-                "sum(increase(telemetry_dropped_total{"
-                f'{OURS},signal=~"$signal"}}[$__rate_interval])) or vector(0)',
+                zero_while_up(
+                    growth(f'telemetry_dropped_total{{{OURS},signal=~"$signal"}}'), "api|worker"
+                ),
                 "lost",
             ),
             shows="Log lines, spans and error reports that our processes had to throw away.",
@@ -59,10 +61,15 @@ _HEALTH: Final = Section(
         figure(
             "Lost in the collector",
             over_time(
-                f"sum(increase(otelcol_exporter_send_failed_spans_total{{{COLLECTOR}}}[$__rate_interval])"
-                " or "
-                f"increase(otelcol_exporter_send_failed_log_records_total{{{COLLECTOR}}}[$__rate_interval]))"
-                " or vector(0)",
+                zero_while_up(
+                    growth(f"otelcol_exporter_send_failed_spans_total{{{COLLECTOR}}}"),
+                    "otel-collector",
+                )
+                + " + "
+                + zero_while_up(
+                    growth(f"otelcol_exporter_send_failed_log_records_total{{{COLLECTOR}}}"),
+                    "otel-collector",
+                ),
                 "lost",
             ),
             shows="Spans and log lines that the collector could not deliver, after its retries.",
@@ -235,7 +242,7 @@ _BACKENDS: Final = Section(
                 "received",
             ),
             over_time(
-                f"sum(rate(loki_discarded_samples_total{{{LOKI}}}[$__rate_interval])) or vector(0)",
+                zero_while_up(rate(f"loki_discarded_samples_total{{{LOKI}}}"), "loki"),
                 "refused",
             ),
             shows="Bytes a second that Loki took, and that it refused for one of its limits.",
@@ -383,17 +390,23 @@ _BACKENDS: Final = Section(
                 "{{exporter}}: lines lost",
             ),
             over_time(
-                growth(f"otelcol_receiver_refused_spans_total{{{COLLECTOR}}}") + " or vector(0)",
+                zero_while_up(
+                    growth(f"otelcol_receiver_refused_spans_total{{{COLLECTOR}}}"), "otel-collector"
+                ),
                 "spans refused",
             ),
             over_time(
-                growth(f"otelcol_receiver_refused_log_records_total{{{COLLECTOR}}}")
-                + " or vector(0)",
+                zero_while_up(
+                    growth(f"otelcol_receiver_refused_log_records_total{{{COLLECTOR}}}"),
+                    "otel-collector",
+                ),
                 "lines refused",
             ),
             over_time(
-                growth(f"{TAIL}_sampling_trace_dropped_too_early_total{{{COLLECTOR}}}")
-                + " or vector(0)",
+                zero_while_up(
+                    growth(f"{TAIL}_sampling_trace_dropped_too_early_total{{{COLLECTOR}}}"),
+                    "otel-collector",
+                ),
                 "traces decided too early",
             ),
             shows=(
@@ -411,21 +424,28 @@ _BACKENDS: Final = Section(
         graph(
             "Loki: what must not happen",
             over_time(
-                growth(f"loki_ingester_chunks_flush_failures_total{{{LOKI}}}") + " or vector(0)",
+                zero_while_up(
+                    growth(f"loki_ingester_chunks_flush_failures_total{{{LOKI}}}"), "loki"
+                ),
                 "chunks not stored",
             ),
             over_time(
-                growth(f"loki_prometheus_rule_evaluation_failures_total{{{LOKI}}}")
-                + " or vector(0)",
+                zero_while_up(
+                    growth(f"loki_prometheus_rule_evaluation_failures_total{{{LOKI}}}"), "loki"
+                ),
                 "rules failed",
             ),
             over_time(
-                growth(f"loki_prometheus_notifications_errors_total{{{LOKI}}}") + " or vector(0)",
+                zero_while_up(
+                    growth(f"loki_prometheus_notifications_errors_total{{{LOKI}}}"), "loki"
+                ),
                 "alerts not handed over",
             ),
             over_time(
-                growth(f'loki_request_duration_seconds_count{{{LOKI},status_code=~"5.."}}')
-                + " or vector(0)",
+                zero_while_up(
+                    growth(f'loki_request_duration_seconds_count{{{LOKI},status_code=~"5.."}}'),
+                    "loki",
+                ),
                 "requests failed",
             ),
             shows=(
@@ -448,7 +468,7 @@ _BACKENDS: Final = Section(
             height=8,
         ),
         figure(
-            "Loki: since retention ran",
+            "Loki: last clean-up",
             over_time(
                 f"time() - max({RETAINED}{{{LOKI}}})",
                 "age",
@@ -493,7 +513,7 @@ _BACKENDS: Final = Section(
                 "stored",
             ),
             over_time(
-                f"sum(rate(otelcol_receiver_refused_spans_total{{{JAEGER}}}[$__rate_interval])) or vector(0)",
+                zero_while_up(rate(f"otelcol_receiver_refused_spans_total{{{JAEGER}}}"), "jaeger"),
                 "refused",
             ),
             shows="Spans a second that Jaeger took from the collector, and that it refused.",
@@ -588,7 +608,7 @@ _COST: Final = Section(
             ],
             sorted_by="Samples",
             height=10,
-            links=[drill_down("telemetry-cost", "Only this job", {"job": "job"})],
+            links=[from_row("telemetry-cost", "Only this job", {"job": "Job"})],
         ),
         bars(
             "Memory of the tools",

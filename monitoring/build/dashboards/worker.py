@@ -6,7 +6,7 @@ from monitoring.build.grafana.board import Board, Section
 from monitoring.build.grafana.colours import CRITICAL, GOOD, OUTCOMES, WARNING, above, below
 from monitoring.build.grafana.figures import bars, figure
 from monitoring.build.grafana.graphs import graph, heat, states
-from monitoring.build.grafana.links import drill_down, explore_logs, explore_traces
+from monitoring.build.grafana.links import drill_down, explore_logs, explore_traces, from_row
 from monitoring.build.grafana.queries import buckets, lines, now, over_time, rows, traces
 from monitoring.build.grafana.tables import Column, grid, log_lines, trace_list
 from monitoring.build.grafana.variables import environment, instance, label_values
@@ -250,7 +250,7 @@ _WHY: Final = Section(
                 Column("p95", "s", above(warning=1, critical=5)),
             ],
             sorted_by="Runs",
-            links=[drill_down("worker", "Only this job", {"task": "task"})],
+            links=[from_row("worker", "Only this job", {"task": "Job"})],
         ),
         bars(
             "Periodic jobs: last success",

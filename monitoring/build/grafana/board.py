@@ -1,8 +1,8 @@
 """A dashboard, its layout and its JSON.
 
-Rows go from symptom to cause: is it healthy, what changed, why. In a row, panels stand from left to right and
-go on below when 24 columns are full; those that stand beside each other are equally high, and together as wide
-as the screen, so that nothing is ragged: what does not fit is an error when the JSON is made.
+Rows go from symptom to cause: is it healthy, what changed, why. In a row, panels stand from left to right
+and go on below when 24 columns are full; those that stand beside each other are equally high, and together as
+wide as the screen, so that nothing is ragged: what does not fit is an error when the JSON is made.
 """
 
 import json

@@ -1,5 +1,6 @@
 """Panels with time on the x axis: lines, heatmaps, states."""
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from grafana_foundation_sdk.builders import common, heatmap, statetimeline, timeseries
@@ -22,6 +23,8 @@ from monitoring.build.grafana.panel import (
 from monitoring.build.grafana.queries import Query
 
 Legend = Literal["list", "table", "none"]
+Limit = float | Sequence[tuple[float, str]]
+"""A line that must not be crossed, or several with their colours, the lowest first."""
 
 _CALCULATIONS: Final = ["lastNotNull", "mean", "max"]
 
@@ -38,7 +41,7 @@ def graph(
     colours: Colours | None = None,
     stacked: bool = False,
     legend: Legend = "list",
-    limit: float | None = None,
+    limit: Limit | None = None,
     minimum: float | None = 0,
     maximum: float | None = None,
     decimals: int | None = None,
@@ -47,11 +50,12 @@ def graph(
 ) -> Panel:
     """Return lines over time, or areas on top of each other when they add up to something (`stacked`).
 
-    `limit` is drawn as a dashed red line: the service level, or what there is of it. `links` are data links:
-    where a point of a line leads.
+    `limit` is drawn as a dashed red line: the service level, or what there is of it; where alerts have
+    several thresholds, as lines in their colours. `links` are data links: where a point of a line leads.
     """
     panel = dressed(timeseries.Panel(), title, queries, (shows, normal, act))
-    steps = plain("transparent") if limit is None else [(None, "transparent"), (limit, LIMIT)]
+    limits = _limits(limit)
+    steps = [*plain("transparent"), *limits]
     panel = coloured(measured(panel, unit, decimals, steps), colours or {})
     panel = (
         panel.color_scheme(colour_mode(FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
@@ -62,7 +66,7 @@ def graph(
         .show_points(model.VisibilityMode.NEVER)
         # A target that was away leaves a gap; two scrapes missed do not.
         .span_nulls(60_000)
-        .thresholds_style(_threshold_style(limit))
+        .thresholds_style(_threshold_style(drawn=bool(limits)))
         .legend(_legend(legend))
         .tooltip(_tooltip())
         .data_links(list(links))
@@ -73,8 +77,8 @@ def graph(
         panel = panel.min(minimum)
     if maximum is not None:
         panel = panel.max(maximum)
-    elif limit is not None:
-        panel = panel.axis_soft_max(limit)  # the line is seen also while all is far below it
+    elif limits:
+        panel = panel.axis_soft_max(limits[0][0])  # the line is seen also while all is far below it
     return Panel(title, panel, width, height, quiet)
 
 
@@ -151,6 +155,12 @@ def _tooltip() -> common.VizTooltipOptions:
     return options.sort(model.SortOrder.DESCENDING)
 
 
-def _threshold_style(limit: float | None) -> common.GraphThresholdsStyleConfig:
+def _limits(limit: Limit | None) -> Sequence[tuple[float, str]]:
+    if limit is None:
+        return ()
+    return [(limit, LIMIT)] if isinstance(limit, int | float) else limit
+
+
+def _threshold_style(*, drawn: bool) -> common.GraphThresholdsStyleConfig:
     mode = model.GraphThresholdsStyleMode
-    return common.GraphThresholdsStyleConfig().mode(mode.OFF if limit is None else mode.DASHED)
+    return common.GraphThresholdsStyleConfig().mode(mode.DASHED if drawn else mode.OFF)

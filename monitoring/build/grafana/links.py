@@ -91,6 +91,22 @@ def drill_down(name: str, title: str, variables: Mapping[str, str]) -> Dashboard
     )
 
 
+def from_row(name: str, title: str, variables: Mapping[str, str]) -> DashboardLink:
+    """Return a data link from a row of a table to another dashboard: a cell becomes a variable.
+
+    `variables` maps the name of the variable to the heading of the column: {"handler": "Route"}.
+    """
+    chosen = "".join(
+        f'&var-{variable}=${{__data.fields["{heading}"]}}'
+        for variable, heading in variables.items()
+    )
+    return (
+        DashboardLink(title)
+        .type(DashboardLinkType.LINK)
+        .url(f"/d/{uid(name)}?${{__url_time_range}}&${{environment:queryparam}}{chosen}")
+    )
+
+
 def _external(title: str, tooltip: str, url: str, *, icon: str) -> DashboardLink:
     link = DashboardLink(title).type(DashboardLinkType.LINK).icon(icon).tooltip(tooltip)
     return link.url(url).target_blank(True)

@@ -105,8 +105,9 @@ def coloured(panel: Measured, colours: Colours) -> Measured:
     """Return the panel with fixed colours for the series whose names these expressions find."""
     for pattern, colour in colours.items():
         value = {"mode": "fixed", "fixedColor": colour}
+        # Between slashes it is searched for; without, Grafana asks the whole name to match.
         panel = panel.override_by_regexp(
-            pattern, [dashboard.DynamicConfigValue(id_val="color", value=value)]
+            f"/{pattern}/", [dashboard.DynamicConfigValue(id_val="color", value=value)]
         )
     return panel
 

@@ -20,6 +20,8 @@ JAEGER: Final = DataSourceRef(type_val="jaeger", uid="jaeger")
 
 Query = Builder[Dataquery]
 
+_SHOWN_LINE: Final = "{{if .message}}{{.level}} {{.message}}{{else}}{{__line__}}{{end}}"
+
 
 def rate(series: str, *, by: str = "") -> str:
     """Return PromQL for how fast counters grow, a second, added up for each set of the labels `by`."""
@@ -57,9 +59,12 @@ def buckets(expr: str) -> Query:
 
 
 def lines(expr: str, *, limit: int = 100) -> Query:
-    """Return a LogQL query for log lines, the newest `limit` of them."""
-    query = loki.Dataquery().expr(expr).query_type(LokiQueryType.RANGE.value)
-    return query.max_lines(limit).datasource(LOKI)
+    """Return a LogQL query for log lines, the newest `limit` of them.
+
+    A line of ours is JSON: shown are its level and its message, what else it says stands in its fields.
+    """
+    query = loki.Dataquery().expr(f"{expr} | line_format `{_SHOWN_LINE}`").datasource(LOKI)
+    return query.query_type(LokiQueryType.RANGE.value).max_lines(limit)
 
 
 def log_metric(expr: str, legend: str = "") -> Query:

@@ -1,0 +1,9 @@
+"""What a panel shows while nothing happens: 0 where that is true, nothing where nobody is there to say so.
+
+`or vector(0)` would say 0 also of a process that is gone.
+"""
+
+
+def zero_while_up(expr: str, job: str) -> str:
+    """Return an expression without labels, and 0 where it has no answer though a target of the job is up."""
+    return f'(({expr}) or on () (0 * max(up{{job=~"{job}"}} == 1)))'
