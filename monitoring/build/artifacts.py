@@ -10,6 +10,7 @@ from monitoring.build.alerts import families
 from monitoring.build.conventions import Conventions, load_conventions
 from monitoring.build.dashboards import dashboards
 from monitoring.build.index import index, table
+from monitoring.build.logs import LOG_GROUPS
 from monitoring.build.model import Group
 from monitoring.build.profile import PRODUCTION, PROFILES, Profile
 from monitoring.build.promtool import promtool_tests
@@ -23,6 +24,7 @@ OBJECTIVES: Final = ROOT / "monitoring/slo/objectives.yml"
 GENERATED: Final = (
     "monitoring/prometheus/rules",
     "monitoring/prometheus/tests",
+    "monitoring/loki/rules",
     "monitoring/demo",
     "monitoring/grafana/dashboards",
 )
@@ -45,11 +47,17 @@ def artifacts(profile: Profile) -> dict[str, str]:
     made = {
         f"{where}/prometheus/rules/{name}.rules.yml": to_yaml(content, source=_source(name))
         for name, content in rules.items()
+    } | {
+        # "fake" is what Loki calls the only tenant where nobody logs in.
+        f"{where}/loki/rules/fake/{name}.yml": to_yaml(
+            groups_of(groups, conventions, profile), source="monitoring/build/logs"
+        )
+        for name, groups in LOG_GROUPS.items()
     }
     if profile is PRODUCTION:
         made |= _tests(conventions)
         made[SCHEMA_PATH] = schema()
-        made["docs/alerts.md"] = index(rule_groups())
+        made["docs/alerts.md"] = index(rule_groups() | LOG_GROUPS)
         made["docs/objectives.md"] = table(load_objectives(OBJECTIVES))
         made |= {
             f"monitoring/grafana/dashboards/{file}": text

@@ -5,7 +5,7 @@ knows its label values before, is counted here with its first value.
 """
 
 
-def growth(metric: str, *labels: str, jobs: str, window: str) -> str:
+def growth(metric: str, *labels: str, jobs: str, window: str, young: str = "") -> str:
     """Return the growth within a window, by job, instance and labels.
 
     A series that was not there a window ago counts as it stands, but only if its process was watched then
@@ -16,8 +16,10 @@ def growth(metric: str, *labels: str, jobs: str, window: str) -> str:
         labels: Those that tell its series of one process apart.
         jobs: Which processes, as a matcher of `job`.
         window: Such as `1h`.
+        young: Which processes are younger, where they do not say when they started.
     """
     series = f"{metric}{{{jobs}}}"
+    young = young or f"process_start_time_seconds{{{jobs}}} > time() - $seconds({window})"
     key = ", ".join(("job", "instance", *labels))
     return f"""(
   (
@@ -27,7 +29,7 @@ def growth(metric: str, *labels: str, jobs: str, window: str) -> str:
     (
       up{{{jobs}}} offset {window} == 1
       or on (job, instance)
-      process_start_time_seconds{{{jobs}}} > time() - $seconds({window})
+      {young}
     )
   )
   or on ({key})

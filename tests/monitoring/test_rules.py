@@ -21,6 +21,7 @@ from app.observability.service_levels.objectives import (
 )
 from monitoring.build.artifacts import GENERATED, OBJECTIVES, ROOT
 from monitoring.build.conventions import annotations_of, labels_of, load_conventions
+from monitoring.build.logs import log_alerts
 from monitoring.build.model import Component
 from monitoring.build.profile import PRODUCTION
 from tests.monitoring import promql, rulebook
@@ -318,7 +319,8 @@ def test_thresholds_of_objectives_are_bounds_of_their_histograms() -> None:
 
 def test_every_runbook_is_somebodys() -> None:
     pages = {page.stem for page in rulebook.RUNBOOKS.glob("*.md")} - {"README"}
-    assert pages == {alert.page for alert in rulebook.alerts()} | _pages_of_objectives()
+    alerts = (*rulebook.alerts(), *log_alerts())
+    assert pages == {alert.page for alert in alerts} | _pages_of_objectives()
 
 
 def _pages_of_objectives() -> set[str]:

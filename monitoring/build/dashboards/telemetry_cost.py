@@ -19,6 +19,8 @@ TAIL: Final = "otelcol_processor_tail_sampling"
 LOKI: Final = 'job="loki"'
 RETAINED: Final = "loki_compactor_apply_retention_last_successful_run_timestamp_seconds"
 JAEGER: Final = 'job="jaeger"'
+FOUND: Final = f'{JAEGER},operation!="get_trace"'
+"""A trace that is not found counts as an error there."""
 PROMETHEUS: Final = 'job="prometheus"'
 LOGS: Final = (
     '{service_name=~"prometheus|alertmanager|grafana|jaeger|loki|otel-collector"}'
@@ -484,9 +486,9 @@ _BACKENDS: Final = Section(
         graph(
             "Jaeger: storage, failed calls",
             over_time(
-                rate(f'jaeger_storage_requests_total{{{JAEGER},result="err"}}', by="operation")
+                rate(f'jaeger_storage_requests_total{{{FOUND},result="err"}}', by="operation")
                 + " or 0 * "
-                + rate(f"jaeger_storage_requests_total{{{JAEGER}}}", by="operation"),
+                + rate(f"jaeger_storage_requests_total{{{FOUND}}}", by="operation"),
                 "{{operation}}",
             ),
             shows="Reads of Jaeger's storage that failed, a second, by what was asked.",

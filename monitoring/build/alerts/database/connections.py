@@ -100,7 +100,7 @@ ALERTS: Final = (
             " above 97% only superusers get in."
         ),
         dashboard="database",
-        variables=("instance",),
+        variables=("server=instance",),
         fires=(Fires(_server(90), "12m", {"instance": "postgres-exporter:9187"}, "90%"),),
         silent=(
             Silent("80% exactly", _server(80), "20m"),

@@ -67,7 +67,7 @@ ALERTS: Final = (
             " (pg_up is {{ $value }}, not 1)."
         ),
         dashboard="database",
-        variables=("instance",),
+        variables=("server=instance",),
         fires=(Fires({_SERVER: "1x4 0x20"}, "8m", {"instance": "postgres-exporter:9187"}, "0"),),
         silent=(
             Silent("it restarted within 2 minutes", {_SERVER: "1x4 0 1x20"}, "6m"),
