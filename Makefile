@@ -1,4 +1,5 @@
-# The commands of the house; `make help` lists them. Needs make and Python 3.11 or later, nothing else.
+# The commands of the house; `make help` lists them. Needs make and Python 3.11 or later, nothing else; the commands
+# of the stack (make up and what follows it) need Docker instead.
 #
 # Read by: people, .ci/run. Tested by: tests/unit/deploy/test_makefile.py and tests/integration/test_make_run.py.
 # Works with GNU make 3.81 and with the BSD tools (both are what macOS has).
@@ -11,11 +12,11 @@ PYTEST_ARGS ?=
 IMAGE ?= glasshouse
 export PYTHON
 
-.PHONY: help run install install-dev migrate test test-unit bench lint lint-format lint-code lint-types lint-imports \
-	lint-migrations lint-locks lint-rules rules format lock image clean clean-env
+.PHONY: help run install install-dev migrate test test-unit bench up down logs urls doctor e2e lint lint-format lint-code \
+	lint-types lint-imports lint-migrations lint-locks lint-rules rules format lock image clean clean-env
 
 help: ## List the commands.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: install ## Start the API, the worker, the payment provider and a viewer of traces and errors; Ctrl-C stops them.
 	@exec $(VENV_PYTHON) -m deploy.local.run
@@ -25,6 +26,24 @@ install: ## Make .venv with what the service needs (run does it by itself).
 
 install-dev: ## The same with what tests and checks need (test, lint and format do it by themselves).
 	@sh deploy/local/install.sh dev
+
+up: ## Start the whole stack in Docker: the service and every tool that looks at it; TLS=1, DEMO=1.
+	@sh deploy/stack/up.sh
+
+down: ## Stop the stack; what it has kept stays.
+	@sh deploy/stack/run.sh down
+
+urls: ## Print where everything in the stack is, and the login.
+	@sh deploy/stack/urls.sh
+
+logs: ## Follow the logs of the stack; SERVICE=app for those of one service.
+	@sh deploy/stack/run.sh logs
+
+doctor: ## Check every component of the stack end to end, and say what is wrong and what to do.
+	@sh deploy/stack/run.sh doctor
+
+e2e: install-dev ## Drive a customer's journey through the stack and find it in every tool.
+	@sh deploy/stack/run.sh e2e
 
 migrate: install ## Bring the database of DATABASE_URL (the local file by default) to the newest schema.
 	@exec $(VENV_PYTHON) -m app migrate
@@ -77,7 +96,8 @@ image: ## Build the container image: make image IMAGE=registry.example/glasshous
 		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
 		--build-arg GIT_COMMIT="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
 
-clean: ## Remove what running and testing left behind, the local databases included.
+clean: ## Remove what running and testing left behind, local databases included; asks before the stack's. FORCE=1
+	@sh deploy/stack/clean.sh
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
 	find app deploy migrations sandbox tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,11 +1,18 @@
 """All settings of the service: each module owns its own, this composes them and looks at the whole.
 
-Read from the environment (and `.env` in development). `load_settings` turns every mistake into one
-sentence that names the variable and never repeats a value, which may be a secret.
+Read from the environment, from `.env` in development, and from secrets that are files: in SECRETS_DIR
+(/run/secrets, where containers have them), each named as its variable in lower case. The environment
+overrules both. `load_settings` turns every mistake into one sentence that names the variable and never
+repeats a value, which may be a secret.
 """
+
+import os
+from pathlib import Path
+from typing import Final
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
+from pydantic_settings import SettingsError as SettingsSourceError
 
 from app.infrastructure.audit_chain import AuditSettings
 from app.infrastructure.broker import BrokerSettings
@@ -27,6 +34,8 @@ from app.payments.provider import DEFAULT_PROVIDER_URL, ProviderSettings
 from app.users.tokens import DEFAULT_SECRET_KEY, TokenSettings
 
 MIN_TOKEN = 16
+DEFAULT_SECRETS_DIR: Final = Path("/run/secrets")
+"""Where Docker, Compose and Kubernetes charts put them. It may be missing; one that is named may not."""
 
 
 class SettingsError(Exception):
@@ -109,7 +118,14 @@ def load_settings() -> Settings:
         SettingsError: Something is wrong with it; the text is fit for a terminal.
     """
     try:
-        return Settings()
+        return Settings(_secrets_dir=_secrets_directory())
+    except SettingsSourceError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError):
+            reason = f"SECRETS_DIR: {cause.filename} cannot be read ({cause.strerror})"
+        else:
+            reason = str(error)
+        raise SettingsError(reason) from None
     except ValidationError as error:
         sentences = []
         for found in error.errors(include_input=False, include_url=False):
@@ -117,3 +133,13 @@ def load_settings() -> Settings:
             message = found["msg"].removeprefix("Value error, ")
             sentences.append(f"{name}: {message}" if name else f"unsafe in production: {message}")
         raise SettingsError("; ".join(sentences)) from None
+
+
+def _secrets_directory() -> Path | None:
+    named = os.environ.get("SECRETS_DIR")
+    if named:
+        directory = Path(named)
+        if not directory.is_dir():
+            raise SettingsError(f"SECRETS_DIR: {directory} is no directory") from None
+        return directory
+    return DEFAULT_SECRETS_DIR if DEFAULT_SECRETS_DIR.is_dir() else None

@@ -61,7 +61,7 @@ class Receiver(Listener):
     def _keep(self, request: ExportTraceServiceRequest) -> None:
         with self._lock:
             for resource in request.resource_spans:
-                about = _attributes(resource.resource.attributes)
+                about = attributes(resource.resource.attributes)
                 for scope in resource.scope_spans:
                     self._spans.extend(_span(about, scope.scope.name, span) for span in scope.spans)
 
@@ -74,15 +74,16 @@ def _span(resource: dict[str, Any], scope: str, span: Span) -> ReceivedSpan:
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
         parent_id=span.parent_span_id.hex(),
-        attributes=_attributes(span.attributes),
+        attributes=attributes(span.attributes),
         failed=span.status.code == 2,  # STATUS_CODE_ERROR
         scope=scope,
-        events={event.name: _attributes(event.attributes) for event in span.events},
+        events={event.name: attributes(event.attributes) for event in span.events},
         resource=resource,
     )
 
 
-def _attributes(pairs: Any) -> dict[str, Any]:
+def attributes(pairs: Any) -> dict[str, Any]:
+    """Return attributes as they stand on the wire as a dictionary."""
     found: list[KeyValue] = list(pairs)
     return {pair.key: _value(pair.value) for pair in found}
 

@@ -80,6 +80,8 @@ class Stage:
             **_SETTINGS,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.receiver.url,
             "SENTRY_DSN": self._mailbox.dsn,
+            "TRACE_URL_TEMPLATE": "http://127.0.0.1/traces/{trace_id}",
+            "LOGS_URL_TEMPLATE": "http://127.0.0.1/logs/{trace_id}",
             "REDIS_URL": self.redis.url,
             "no_proxy": "127.0.0.1",
         }

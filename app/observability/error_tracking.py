@@ -6,7 +6,7 @@ Errors only: OpenTelemetry carries the traces, loguru the logs. The SDK runs wit
 nothing is patched and nothing is reported twice; `exceptions.record_exception` calls `report_exception`.
 One scrubbing function sees every event last, whoever captured it: it puts the request's identity in
 (release, route, request id, user id, OpenTelemetry's trace id, breadcrumbs, the latest statement and
-its pool) and takes secrets out.
+its pool, where its trace and its logs are shown) and takes secrets out.
 
 Must never send a body, a cookie, a query string, a local variable or a host name, never report an
 error that is an answer (4xx), and never hold up the process: queue, time-outs, flush and the number of
@@ -14,6 +14,7 @@ reports a minute are bounded.
 """
 
 import atexit
+import re
 import threading
 import time
 from collections import Counter, OrderedDict, deque
@@ -51,6 +52,7 @@ MAX_WARNINGS_PER_MINUTE_IN_ALL = 30
 """Of their own, so that a slow database cannot use up what exceptions need."""
 MAX_MESSAGE = 4096
 """Characters of an exception's message that are sent."""
+_TRACE_ID = "{trace_id}"
 _MAX_TRAILS = 1024  # requests with breadcrumbs that are remembered at a time
 
 
@@ -60,6 +62,12 @@ class ErrorTrackingSettings(ServiceSettings):
     model_config = SettingsConfigDict(hide_input_in_errors=True)
 
     sentry_dsn: SecretStr | None = Field(None, description="https://PUBLIC_KEY@HOST/PROJECT_ID")
+    trace_url_template: str | None = Field(
+        None, description="Where a person sees a trace, with {trace_id}; reports link there."
+    )
+    logs_url_template: str | None = Field(
+        None, description="Where a person sees a trace's log lines, with {trace_id}; the same."
+    )
 
     @field_validator("sentry_dsn")
     @classmethod
@@ -73,6 +81,15 @@ class ErrorTrackingSettings(ServiceSettings):
             raise ValueError(
                 "is malformed; it looks like https://PUBLIC_KEY@HOST/PROJECT_ID"
             ) from None
+        return value
+
+    @field_validator("trace_url_template", "logs_url_template")
+    @classmethod
+    def _names_a_trace(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
+        if not re.fullmatch(r"https?://[^\s/]+/\S*", value) or _TRACE_ID not in value:
+            raise ValueError(f"is no template; it looks like https://HOST/trace/{_TRACE_ID}")
         return value
 
 
@@ -134,8 +151,15 @@ def setup_error_tracking(
         project_root=str(Path(__file__).resolve().parents[1]),
         propagate_traces=False,
         spotlight=False,
+        # Else brotli would be used wherever it happens to be installed, which not every receiver reads.
+        _experiments=cast("Any", {"transport_compression_algo": "gzip"}),
         debug=False,
-        before_send=_Finisher(settings.otel_service_name, on_drop or (lambda _: None)),
+        before_send=_Finisher(
+            settings.otel_service_name,
+            trace=settings.trace_url_template,
+            logs=settings.logs_url_template,
+            on_drop=on_drop or _nobody,
+        ),
     )
     used = sentry_sdk.get_client().transport
     if isinstance(used, BoundedTransport):
@@ -276,8 +300,17 @@ def _trail_of(context: RequestContext | None) -> list[dict[str, Any]]:
 class _Finisher:
     """The last hand on every event: identity in, secrets out."""
 
-    def __init__(self, service: str, on_drop: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        service: str,
+        *,
+        trace: str | None,
+        logs: str | None,
+        on_drop: Callable[[int], None],
+    ) -> None:
         self._service = service
+        self._trace = trace
+        self._logs = logs
         self._on_drop = on_drop
 
     def __call__(self, event: "Event", _hint: "Hint") -> "Event | None":
@@ -308,8 +341,17 @@ class _Finisher:
         if event.get("exception"):
             event["fingerprint"] = _fingerprint(event)
         _scrub(event)
-        _use_trace(event)
+        trace_id, span_id = current_trace_ids()
+        _use_trace(event, trace_id, span_id)
+        self._link(event, trace_id, span_id)
         return event
+
+    def _link(self, event: "Event", trace_id: str, span_id: str) -> None:
+        """Say where the rest of the story is. A trace that is not recorded is nowhere; its logs are."""
+        links = {"trace": self._trace if span_id else None, "logs": self._logs}
+        found = {name: url.replace(_TRACE_ID, trace_id) for name, url in links.items() if url}
+        if trace_id and found:
+            event["contexts"]["links"] = dict[str, object](found)
 
 
 # The release, name@version, would pass for an e-mail address.
@@ -353,8 +395,7 @@ def _fingerprint(event: "Event") -> list[str]:
     ]
 
 
-def _use_trace(event: "Event") -> None:
-    trace_id, span_id = current_trace_ids()
+def _use_trace(event: "Event", trace_id: str, span_id: str) -> None:
     contexts = event.setdefault("contexts", {})
     made_up = contexts.pop("trace", None) or {}  # the SDK's own ids, which no trace has
     if trace_id:

@@ -6,6 +6,7 @@ sentence on standard error. What keeps it from starting is one such sentence, to
 
 import argparse
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -35,7 +36,8 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="make one journey and say how it went")
     once: bool = parser.parse_args().once
     try:
-        settings = JourneySettings()
+        # SYNTHETIC_TOKEN may be a file there, as for the service.
+        settings = JourneySettings(_secrets_dir=os.environ.get("SECRETS_DIR") or None)
     except ValidationError as error:
         return _refuse("; ".join(_complaints(error)) + ".")
     if once:

@@ -76,11 +76,21 @@ def fields(expression: str) -> set[str]:
 
 
 def text_of(literal: str) -> str:
-    """Return what a string of LogQL means."""
+    """Return what a string of LogQL means; in double quotes it is one of Go, between backquotes as it stands.
+
+    Raises:
+        ValueError: A backslash before a character that it means nothing with: Loki refuses the whole file.
+    """
     if literal[0] == "`":
         return literal[1:-1]
-    simple = {"n": "\n", "t": "\t", "r": "\r"}
-    return re.sub(r"\\(.)", lambda found: simple.get(found[1], found[1]), literal[1:-1])
+    meaning = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"'}
+
+    def character(found: re.Match[str]) -> str:
+        if found[1] not in meaning:
+            raise ValueError(f"{literal}: {found[0]} is no escape, use backquotes")
+        return meaning[found[1]]
+
+    return re.sub(r"\\(.)", character, literal[1:-1])
 
 
 class _Reader:

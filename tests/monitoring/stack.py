@@ -71,6 +71,7 @@ class LiveStack(Watcher):
         profile: How fast time passes; in the demonstration a minute is a second.
         synthetic: Whether the synthetic journey runs, too.
         settings: More variables for the API and the worker, such as DATABASE_POOL_SIZE.
+        recorded: The ports of what stands for programs that run in containers only, by their `host:port`.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class LiveStack(Watcher):
         profile: Profile = DEMO,
         synthetic: bool = True,
         settings: Mapping[str, str] | None = None,
+        recorded: Mapping[str, int] | None = None,
     ) -> None:
         # Open to PostgreSQL's own account, which may not enter pytest's directories.
         self.directory = Path(tempfile.mkdtemp(prefix="live-stack-"))
@@ -129,7 +131,7 @@ class LiveStack(Watcher):
         )
         alertmanager_configuration = self.directory / "alertmanager.yml"
         self.alertmanager = alertmanager(place, configuration=alertmanager_configuration)
-        addresses = self._addresses()
+        addresses = self._addresses(recorded or {})
         write_prometheus(
             configuration,
             profile,
@@ -144,7 +146,7 @@ class LiveStack(Watcher):
         """Return customers of this stack's service; they come with the block."""
         return Customers(self.api.url, rounds_per_second=rounds_per_second)
 
-    def _addresses(self) -> dict[str, str]:
+    def _addresses(self, recorded: Mapping[str, int]) -> dict[str, str]:
         """Return what stands for each `host:port` of the deployed files."""
         ports = {
             "app:8000": self.api.port,
@@ -161,6 +163,7 @@ class LiveStack(Watcher):
         }
         if self.synthetic:
             ports["synthetic:8004"] = self.synthetic.port
+        ports |= recorded
         return {host: f"127.0.0.1:{port}" for host, port in ports.items()}
 
     def _start_database(self) -> None:

@@ -7,7 +7,7 @@ the profile, and what Debian's Prometheus 2.42 cannot read.
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -24,7 +24,7 @@ from monitoring.build.prometheus import (
 from tests.monitoring.stack_programs import is_prometheus_2
 
 MONITORING: Final = Path(__file__).parents[2] / "monitoring"
-NOT_HERE: Final = ("otel-collector", "loki", "jaeger", "grafana")
+NOT_HERE: Final = ("otel-collector", "span-metrics", "loki", "jaeger", "grafana")
 """Jobs of components that run in containers only."""
 
 
@@ -41,12 +41,18 @@ def write_prometheus(
     Args:
         directory: Where; is made.
         profile: How fast time passes.
-        addresses: What stands for each `host:port`.
+        addresses: What stands for each `host:port`; jobs of NOT_HERE that have no address are left out.
         without: Jobs of programs that do not run.
         https: The address whose certificate is watched.
     """
     directory.mkdir()
-    config = without_jobs(load_configuration(), {*NOT_HERE, *without})
+    config = load_configuration()
+    gone = {
+        job["job_name"]
+        for job in config["scrape_configs"]
+        if job["job_name"] in NOT_HERE and not _targets(job) <= addresses.keys()
+    }
+    config = without_jobs(config, {*gone, *without})
     config = for_hosts(scaled(config, profile), addresses)
     (directory / "targets").mkdir()
     (tls,) = yaml.safe_load((MONITORING / "prometheus/targets/tls.yml").read_text())
@@ -68,6 +74,10 @@ def write_alertmanager(path: Path, profile: Profile, addresses: Mapping[str, str
     )
     path.write_text(yaml.safe_dump(config))
     return path
+
+
+def _targets(job: dict[str, Any]) -> set[str]:
+    return {target for group in job["static_configs"] for target in group["targets"]}
 
 
 def _rendered(profile: Profile) -> Path:

@@ -15,7 +15,7 @@ import pytest
 from monitoring.build.dashboards import boards
 from monitoring.build.model import Alert, Record
 from monitoring.build.profile import PRODUCTION
-from tests.monitoring import promql, rulebook
+from tests.monitoring import log_contract, promql, rulebook
 from tests.monitoring.dashboards import Dashboard, dashboards, filled_in, variables_in
 
 ALL = dashboards()
@@ -96,7 +96,7 @@ def test_every_panel_says_what_it_shows_what_is_normal_and_what_to_do() -> None:
             parts = panel.get("description", "").split("\n\n")
             marks = ["", "**Normal:** ", "**If not:** "]
             if len(parts) != 3 or not all(
-                part.startswith(mark) and len(part) > len(mark) + 3
+                part.startswith(mark) and len(part) >= len(mark) + 3
                 for part, mark in zip(parts, marks, strict=True)
             ):
                 yield f"{panel['title']}: {panel.get('description')!r}"
@@ -191,6 +191,30 @@ def test_queries_say_whose_series_they_mean() -> None:
             chosen = selector.values("job") or selector.values("instance")
             if ours is not None and not chosen and selector.metric != "build_info":
                 yield f"{where}: {selector.metric} of which process? {expr}"
+
+    assert everywhere(check) == []
+
+
+def test_log_queries_name_streams_and_fields_that_log_lines_have() -> None:
+    def check(dashboard: Dashboard) -> Iterator[str]:
+        for where, target in dashboard.targets("loki"):
+            for complaint in log_contract.complaints(filled_in(target["expr"])):
+                yield f"{where}: {complaint}"
+
+    assert everywhere(check) == []
+
+
+def test_searches_for_traces_name_services_and_tags_that_spans_have() -> None:
+    known = log_contract.services()
+    tags = log_contract.catalogue().attributes.keys() | {"error"}
+
+    def check(dashboard: Dashboard) -> Iterator[str]:
+        for where, target in dashboard.targets("jaeger"):
+            if target["service"] not in known:
+                yield f"{where}: no spans of {target['service']}"
+            for tag in re.findall(r"([\w.]+)=", target.get("tags", "")):
+                if tag not in tags:
+                    yield f"{where}: no span has {tag}"
 
     assert everywhere(check) == []
 

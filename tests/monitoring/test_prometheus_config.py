@@ -38,6 +38,7 @@ JOBS = {
     "redis": ("redis-exporter:9121", "redis"),
     "node": ("node-exporter:9100", "node"),
     "otel-collector": ("otel-collector:8888", "otel-collector"),
+    "span-metrics": ("otel-collector:8889", "otel-collector"),
     "loki": ("loki:3100", "loki"),
     "jaeger": ("jaeger:8888", "jaeger"),
     "grafana": ("grafana:3000", "grafana"),

@@ -22,8 +22,18 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     known = {name.upper() for name in Settings.model_fields}
     for name in [*os.environ]:
-        if name.upper() in known:
+        if name.upper() in known | {"SECRETS_DIR"}:
             monkeypatch.delenv(name)
+    monkeypatch.setattr("app.settings.DEFAULT_SECRETS_DIR", tmp_path / "none")
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A directory of secrets, which SECRETS_DIR names."""
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    monkeypatch.setenv("SECRETS_DIR", str(directory))
+    return directory
 
 
 def load(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Settings:
@@ -70,6 +80,53 @@ def test_a_variable_counts_more_than_the_file(
     (tmp_path / ".env").write_text("PORT=1234\nLOG_LEVEL=debug\nOF_SOMEBODY_ELSE=1\n")
     settings = load(monkeypatch, PORT="4321")
     assert (settings.port, settings.log_level) == (4321, "DEBUG")
+
+
+def test_secrets_may_be_files(monkeypatch: pytest.MonkeyPatch, secrets: Path) -> None:
+    (secrets / "secret_key").write_text("from a file, as containers have them\n")
+    (secrets / "redis_url").write_text("redis://:word@valkey:6379/0")
+    (secrets / "of_somebody_else").write_text("whatever")
+    settings = load(monkeypatch)
+    assert settings.secret_key.get_secret_value() == "from a file, as containers have them"
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "redis://:word@valkey:6379/0"
+
+
+def test_a_variable_counts_more_than_a_secret_file(
+    monkeypatch: pytest.MonkeyPatch, secrets: Path
+) -> None:
+    (secrets / "secret_key").write_text("from a file, as containers have them")
+    settings = load(monkeypatch, SECRET_KEY="from the environment, which overrules")
+    assert settings.secret_key.get_secret_value() == "from the environment, which overrules"
+
+
+def test_containers_need_not_name_their_directory_of_secrets(
+    monkeypatch: pytest.MonkeyPatch, secrets: Path
+) -> None:
+    monkeypatch.delenv("SECRETS_DIR")
+    monkeypatch.setattr("app.settings.DEFAULT_SECRETS_DIR", secrets)
+    (secrets / "secret_key").write_text("from a file, as containers have them")
+    assert load(monkeypatch).secret_key.get_secret_value() == "from a file, as containers have them"
+
+
+def test_a_directory_of_secrets_that_is_named_has_to_exist(
+    monkeypatch: pytest.MonkeyPatch, secrets: Path
+) -> None:
+    secrets.rmdir()
+    assert complaint(monkeypatch) == f"SECRETS_DIR: {secrets} is no directory"
+
+
+def test_a_secret_that_cannot_be_read_is_said_by_name(
+    monkeypatch: pytest.MonkeyPatch, secrets: Path
+) -> None:
+    (secrets / "secret_key").write_text("hidden")
+
+    def refuse(path: Path, *_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)  # root may read everything
+    said = complaint(monkeypatch)
+    assert said == f"SECRETS_DIR: {secrets / 'secret_key'} cannot be read (Permission denied)"
 
 
 def test_production_starts_when_nothing_is_unsafe(monkeypatch: pytest.MonkeyPatch) -> None:

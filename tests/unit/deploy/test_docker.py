@@ -53,6 +53,11 @@ def test_packages_are_installed_with_hashes_and_without_building_them() -> None:
     assert "--only-binary=:all:" in install[0]
 
 
+def test_one_lock_is_installed_and_it_is_the_services_unless_said_otherwise() -> None:
+    assert ("ARG", "LOCK=requirements.lock") in INSTRUCTIONS
+    assert ("COPY", "${LOCK} /build/requirements.lock") in INSTRUCTIONS
+
+
 def test_it_builds_without_buildkit() -> None:
     assert "--mount=" not in DOCKERFILE
     assert "<<" not in DOCKERFILE
@@ -71,6 +76,7 @@ def test_the_build_sees_what_the_image_is_made_of_and_nothing_else() -> None:
         "alembic.ini",
         "monitoring/slo/objectives.yml",
         "requirements.lock",
+        "requirements-load.lock",
         "deploy/docker/healthcheck.py",
     }
 

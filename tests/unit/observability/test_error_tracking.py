@@ -435,6 +435,93 @@ def test_a_malformed_dsn_is_refused_by_name_and_not_shown(
     assert "input_value" not in str(caught.value)
 
 
+TRACE_PAGE = "https://traces.test/trace/{trace_id}?mode=timeline"
+LOGS_PAGE = "https://logs.test/explore?q=%7B%7D%7Ctrace_id%3D%22{trace_id}%22"
+
+
+@pytest.fixture
+def linked(direct: None) -> list[Any]:
+    """The events that are sent by a process which knows where traces and logs are shown."""
+    mailbox = Mailbox()
+    known = settings().model_copy(
+        update={"trace_url_template": TRACE_PAGE, "logs_url_template": LOGS_PAGE}
+    )
+    setup_error_tracking(known, transport=mailbox)
+    return mailbox.events
+
+
+def test_a_report_links_to_its_trace_and_its_logs(
+    linked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace_id, span_id = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    monkeypatch.setattr(
+        "app.observability.error_tracking.current_trace_ids", lambda: (trace_id, span_id)
+    )
+    report_exception(raised(ValueError("boom")))
+
+    assert linked[0]["contexts"]["links"] == {
+        "trace": f"https://traces.test/trace/{trace_id}?mode=timeline",
+        "logs": f"https://logs.test/explore?q=%7B%7D%7Ctrace_id%3D%22{trace_id}%22",
+    }
+
+
+def test_a_report_of_what_is_not_sampled_links_to_its_logs_only(
+    linked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "app.observability.error_tracking.current_trace_ids", lambda: ("a" * 32, "")
+    )
+    report_exception(raised(ValueError("boom")))
+
+    assert list(linked[0]["contexts"]["links"]) == ["logs"]
+
+
+def test_a_report_without_a_trace_links_nowhere(
+    linked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.observability.error_tracking.current_trace_ids", lambda: ("", ""))
+    report_exception(raised(ValueError("boom")))
+
+    assert "links" not in linked[0]["contexts"]
+
+
+def test_without_templates_a_report_has_no_links(
+    events: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "app.observability.error_tracking.current_trace_ids", lambda: ("a" * 32, "b" * 16)
+    )
+    report_exception(raised(ValueError("boom")))
+
+    assert "links" not in events[0]["contexts"]
+
+
+@pytest.mark.parametrize("setting", ["TRACE_URL_TEMPLATE", "LOGS_URL_TEMPLATE"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "https://traces.test/trace/",
+        "traces.test/{trace_id}",
+        "javascript:alert('{trace_id}')",
+        "https:///{trace_id}",
+        "https://traces.test/{trace_id} or elsewhere",
+        "https://traces.test/{traceID}",
+    ],
+)
+def test_a_template_that_would_link_nowhere_is_refused(
+    setting: str, template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(setting, template)
+    with pytest.raises(ValidationError, match="is no template"):
+        ErrorTrackingSettings()
+
+
+@pytest.mark.parametrize("template", ["", "  "])
+def test_an_empty_template_is_none(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACE_URL_TEMPLATE", template)
+    assert ErrorTrackingSettings().trace_url_template is None
+
+
 @contextmanager
 def tracker(received: list[bytes]) -> Iterator[str]:
     """A server that speaks the Sentry protocol; yields a DSN for it."""

@@ -1,0 +1,75 @@
+# What the scripts beside it share: the way to Compose, what is published where, and how trouble is said.
+#
+# Read (`.`) by: up.sh, urls.sh, clean.sh, run.sh. POSIX shell. Expects to be in the directory of docker-compose.yml.
+
+fail() {
+    printf 'glasshouse: %s\n' "$1" >&2
+    exit 1
+}
+
+warn() {
+    printf 'glasshouse: %s\n' "$1" >&2
+}
+
+# Prints the value of a variable: of the environment, else of .env, else the default.
+setting() {
+    eval "given=\${$1:-}"
+    if [ -z "$given" ] && [ -r .env ]; then
+        given=$(sed -n "s/^$1=//p" .env | tail -n 1 | sed 's/^"\(.*\)"$/\1/; s/^'"'"'\(.*\)'"'"'$/\1/')
+    fi
+    printf '%s' "${given:-$2}"
+}
+
+# NAME VARIABLE DEFAULT-PORT PATH LOGIN, a line each: what a person opens.
+# `own`: Bugsink's page of login, which wants an address of e-mail.
+published() {
+    cat <<'LINES'
+Grafana GRAFANA_PORT 3000 / yes
+Prometheus PROMETHEUS_PORT 9090 / yes
+Alertmanager ALERTMANAGER_PORT 9093 / yes
+Jaeger JAEGER_PORT 16686 / yes
+Mailpit MAILPIT_PORT 8025 / yes
+Bugsink BUGSINK_PORT 8010 / own
+Notifications NOTIFICATIONS_PAGE_PORT 8003 / yes
+Runbooks NOTIFICATIONS_PAGE_PORT 8003 /runbooks yes
+API APP_PORT 8000 /docs no
+LINES
+}
+
+# Whether Docker and Compose are there, running, and recent enough; says what to do otherwise.
+require_docker() {
+    command -v docker >/dev/null 2>&1 ||
+        fail 'Docker is not installed: https://docs.docker.com/get-started/get-docker/ (without it, make run starts the service alone).'
+    version=$(docker compose version --short 2>/dev/null) ||
+        fail 'Docker Compose is missing: install the package docker-compose-plugin (Docker Desktop has it).'
+    version=${version#v}
+    major=${version%%.*}
+    rest=${version#*.}
+    minor=${rest%%.*}
+    case $major$minor in
+        '' | *[!0-9]*) warn "the version of Docker Compose cannot be read ($version): 2.24 or later is needed." ;;
+        *)
+            if [ "$major" -lt 2 ] || { [ "$major" -eq 2 ] && [ "$minor" -lt 24 ]; }; then
+                fail "Docker Compose $version is too old, 2.24 or later is needed: update Docker."
+            fi
+            ;;
+    esac
+    if ! answer=$(docker info --format '{{.MemTotal}}' 2>&1); then
+        case $answer in
+            *'permission denied'*) fail 'you may not use Docker: add yourself to the group docker (sudo usermod -aG docker "$USER") and log in again.' ;;
+            *) fail 'Docker does not answer: start it (Docker Desktop, or sudo systemctl start docker).' ;;
+        esac
+    fi
+    DOCKER_MEMORY=$answer
+}
+
+# Sets STACK_LOGIN and STACK_SECRET to the login: .env has it, or else the volume that `setup` keeps it in.
+read_login() {
+    STACK_LOGIN=$(setting STACK_USER admin)
+    STACK_SECRET=$(setting STACK_PASSWORD '')
+    [ -n "$STACK_SECRET" ] && return 0
+    answer=$(docker compose run --rm --no-deps -T setup python -B /opt/setup.py login 2>/dev/null) || return 1
+    STACK_LOGIN=$(printf '%s\n' "$answer" | sed -n 1p)
+    STACK_SECRET=$(printf '%s\n' "$answer" | sed -n 2p)
+    [ -n "$STACK_SECRET" ]
+}

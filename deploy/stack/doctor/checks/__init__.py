@@ -1,0 +1,16 @@
+"""Everything that is checked, from the ground up: where one thing causes another, the cause comes first."""
+
+from typing import Final
+
+from deploy.stack.doctor.checks import alerts, dashboards, errors, logs, metrics, service, traces
+from deploy.stack.doctor.examination import Check
+
+CHECKS: Final[tuple[Check, ...]] = (
+    *service.CHECKS,
+    *metrics.CHECKS,
+    *traces.CHECKS,
+    *logs.CHECKS,
+    *alerts.CHECKS,
+    *errors.CHECKS,
+    *dashboards.CHECKS,
+)

@@ -1,0 +1,230 @@
+"""deploy/stack/up.sh: it looks before it starts, makes .env once, and says what to do about everything."""
+
+import re
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.tools import require_tool
+from tests.unit.deploy.stack_machine import Machine, refusal, shells
+
+
+@pytest.fixture(params=shells())
+def machine(tmp_path: Path, request: pytest.FixtureRequest) -> Machine:
+    return Machine(tmp_path, request.param)
+
+
+def test_everything_is_built_started_and_waited_for(machine: Machine) -> None:
+    done = machine.run("up")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert machine.called("compose build")
+    (started,) = machine.called("compose up")
+    for option in ("--detach", "--wait", "--wait-timeout 420", "--remove-orphans"):
+        assert option in started
+    assert re.search(r"version=\d+\.\d+\.\d+ commit=\w+", started)
+    for name in ("Grafana", "Prometheus", "Jaeger", "Mailpit", "Bugsink", "API"):
+        assert re.search(rf"^  {name} +http://localhost:\d+/", done.stdout, re.MULTILINE)
+
+
+def test_the_first_run_makes_a_login_that_others_cannot_read(machine: Machine) -> None:
+    done = machine.run("up")
+    assert stat.S_IMODE(machine.env.stat().st_mode) == 0o600
+    password = re.search(
+        r"^STACK_PASSWORD=([A-Za-z0-9]{24})$", machine.env.read_text(), re.MULTILINE
+    )
+    assert password is not None
+    assert f"Password of all of them: {password[1]}" in done.stdout
+    assert re.search(r"^OPERATIONS_TOKEN=[A-Za-z0-9]{40}$", machine.env.read_text(), re.MULTILINE)
+
+
+def test_no_line_that_is_there_is_changed(machine: Machine) -> None:
+    machine.env.write_text("STACK_PASSWORD=mine\nGRAFANA_PORT=4000")  # no last line break
+    machine.env.chmod(0o600)
+    done = machine.run("up")
+    lines = machine.env.read_text().splitlines()
+    assert lines[:2] == ["STACK_PASSWORD=mine", "GRAFANA_PORT=4000"]
+    assert [line.partition("=")[0] for line in lines[2:]] == ["OPERATIONS_TOKEN"]
+    assert "Password of all of them: mine" in done.stdout
+    before = machine.env.read_bytes()
+    machine.run("up")
+    assert machine.env.read_bytes() == before
+
+
+def test_the_login_of_a_stack_that_compose_started_alone_stays(machine: Machine) -> None:
+    machine.answer("volume-inspect", "[]")
+    machine.answer("compose-run", "admin\nmade-by-setup\n")
+    done = machine.run("up")
+    assert "STACK_PASSWORD=made-by-setup\n" in machine.env.read_text()
+    assert "made-by-setup" in done.stdout
+
+
+def test_an_env_that_others_can_read_is_said(machine: Machine) -> None:
+    machine.env.write_text("STACK_PASSWORD=mine\n")
+    machine.env.chmod(0o644)
+    assert "chmod 600 .env" in machine.run("up").stderr
+
+
+def test_an_env_that_could_be_committed_is_refused(machine: Machine) -> None:
+    git = require_tool("git")
+    (machine.programs / "git").symlink_to(git)
+    (machine.checkout / ".git").mkdir()
+    (machine.programs / "git").unlink()
+    (machine.programs / "git").write_text('#!/bin/sh\n[ "$1" != check-ignore ]\n')
+    (machine.programs / "git").chmod(0o755)
+    assert ".gitignore" in refusal(machine.run("up"))
+    assert not machine.env.exists()
+
+
+@pytest.mark.parametrize("value", ["1", "yes", "true"])
+def test_tls_is_switched_on_and_its_certificate_told(machine: Machine, value: str) -> None:
+    done = machine.run("up", TLS=value)
+    assert "tls=1 demo= " in machine.called("compose up")[0]
+    assert machine.called("compose cp gateway:/data/caddy/pki/authorities/local/root.crt")
+    assert "var/tls/root.crt" in done.stdout
+    assert "https://localhost:" in done.stdout
+
+
+@pytest.mark.parametrize("value", ["", "0", "no"])
+def test_what_is_off_is_off_even_if_env_has_it_on(machine: Machine, value: str) -> None:
+    machine.env.write_text("STACK_PASSWORD=mine\n" + ("STACK_TLS=1\n" if value else ""))
+    machine.run("up", TLS=value)
+    assert "tls= demo= " in machine.called("compose up")[0]
+
+
+def test_a_switch_that_is_neither_is_refused(machine: Machine) -> None:
+    assert "TLS=maybe" in refusal(machine.run("up", TLS="maybe"))
+    assert not machine.called("compose up")
+
+
+def test_the_demonstration_is_quicker_in_all_that_counts(machine: Machine) -> None:
+    done = machine.run("up", DEMO="1")
+    assert "tls= demo=1 interval=2 " in machine.called("compose up")[0]
+    assert "demonstration" in done.stdout
+
+
+def test_a_machine_without_docker_is_told_so(machine: Machine) -> None:
+    (machine.programs / "docker").unlink()
+    assert "Docker is not installed" in refusal(machine.run("up"))
+
+
+def test_a_docker_that_does_not_run_is_told_from_one_that_may_not_be_used(machine: Machine) -> None:
+    machine.answer("info", err="Cannot connect to the Docker daemon at unix:///x\n", code=1)
+    assert "start it" in refusal(machine.run("up"))
+    machine.answer("info", err="permission denied while trying to connect\n", code=1)
+    assert "group docker" in refusal(machine.run("up"))
+    assert not machine.env.exists()
+
+
+def test_a_missing_compose_is_told_so(machine: Machine) -> None:
+    machine.answer("compose-version", err="docker: 'compose' is not a docker command.\n", code=1)
+    assert "docker-compose-plugin" in refusal(machine.run("up"))
+
+
+@pytest.mark.parametrize("version", ["1.29.2", "2.23.3", "v2.5.0"])
+def test_a_compose_that_is_too_old_is_refused(machine: Machine, version: str) -> None:
+    machine.answer("compose-version", f"{version}\n")
+    assert "too old, 2.24" in refusal(machine.run("up"))
+
+
+@pytest.mark.parametrize("version", ["2.24.0", "v2.40.3-3", "5.7.0", "10.0.0"])
+def test_a_compose_that_will_do_is_taken(machine: Machine, version: str) -> None:
+    machine.answer("compose-version", f"{version}\n")
+    assert machine.run("up").returncode == 0
+
+
+def test_too_little_memory_is_refused_and_can_be_insisted_on(machine: Machine) -> None:
+    machine.answer("info", f"{2 * 1024**3}\n")
+    said = refusal(machine.run("up"))
+    assert "2048 MB" in said
+    assert "FORCE=1" in said
+    assert machine.run("up", FORCE="1").returncode == 0
+
+
+def test_memory_that_is_enough_but_not_for_all_limits_is_a_warning(machine: Machine) -> None:
+    machine.answer("info", f"{6 * 1024**3}\n")
+    done = machine.run("up")
+    assert done.returncode == 0
+    assert "6144 MB of memory" in done.stderr
+
+
+def listen(port: str) -> socket.socket:
+    listener = socket.create_server(("127.0.0.1", int(port)))
+    listener.listen()
+    return listener
+
+
+def test_a_port_that_is_taken_is_named_with_the_variable_that_moves_it(machine: Machine) -> None:
+    with listen(machine.ports["PROMETHEUS_PORT"]):
+        said = refusal(machine.run("up"))
+    assert f"port {machine.ports['PROMETHEUS_PORT']}, which Prometheus wants" in said
+    assert re.search(r"make up PROMETHEUS_PORT=\d+$", said)
+    assert not machine.called("compose up")
+    assert not machine.env.exists()
+
+
+def test_who_has_the_port_is_said_where_it_can_be_seen(machine: Machine) -> None:
+    port = machine.ports["GRAFANA_PORT"]
+    (machine.programs / "lsof").write_text(
+        f'#!/bin/sh\n[ "$2" = -iTCP:{port} ] || exit 1\necho COMMAND PID USER\necho node 4711 eve\n'
+    )
+    (machine.programs / "lsof").chmod(0o755)
+    with listen(port):
+        assert "is taken by node (process 4711)" in refusal(machine.run("up"))
+
+
+def test_the_ports_of_the_running_stack_are_its_own(machine: Machine) -> None:
+    machine.answer("compose-ps", f"{machine.ports['PROMETHEUS_PORT']} 0 \n")
+    with listen(machine.ports["PROMETHEUS_PORT"]):
+        assert machine.run("up").returncode == 0
+
+
+def test_a_port_that_is_none_is_refused(machine: Machine) -> None:
+    assert "JAEGER_PORT=http is not a port" in refusal(machine.run("up", JAEGER_PORT="http"))
+
+
+def test_a_build_that_fails_shows_what_docker_said(machine: Machine) -> None:
+    machine.answer("compose-build", err="no space left on device\n", code=1)
+    done = machine.run("up")
+    assert "no space left on device" in done.stderr
+    assert "cannot be built" in refusal(done)
+
+
+def test_whatever_is_not_well_is_named_with_its_last_lines_and_a_remedy(machine: Machine) -> None:
+    machine.answer("compose-up", err="container glasshouse-loki-1 is unhealthy\n", code=1)
+    machine.answer(
+        "compose-ps",
+        "app running 0 healthy\nloki running 0 unhealthy\nmigrations exited 1 \nsetup exited 0 \n"
+        "otel-collector running 0 \ncustomers created 0 \n",
+    )
+    machine.answer("compose-logs", "the last line of it\n")
+    done = machine.run("up")
+    assert "the services above are not well" in refusal(done)
+    assert re.findall(
+        r"^([a-z-]+): (.+)$", done.stderr.replace("glasshouse: ", ""), re.MULTILINE
+    ) == [
+        ("loki", "running, unhealthy"),
+        ("migrations", "exited, exit code 1"),
+    ]
+    assert done.stderr.count("    the last line of it") == 2
+    assert "mem_limit" in done.stderr
+    assert "make logs SERVICE=postgres" in done.stderr
+
+
+def test_what_was_ended_for_want_of_memory_is_said(machine: Machine) -> None:
+    machine.answer("compose-up", err="dependency failed\n", code=1)
+    machine.answer("compose-ps", "jaeger exited 137 \n")
+    machine.answer("inspect", "true\n")
+    assert "raise its mem_limit" in machine.run("up").stderr
+
+
+def test_a_failure_of_compose_itself_is_said_as_it_says_it(machine: Machine) -> None:
+    machine.answer("compose-up", err="network glasshouse_edge: no free range\n", code=1)
+    machine.answer("compose-ps", "app running 0 healthy\n")
+    assert refusal(machine.run("up")).endswith("says: network glasshouse_edge: no free range")
+
+
+def test_an_image_that_cannot_be_fetched_is_told_from_that(machine: Machine) -> None:
+    machine.answer("compose-up", err="lookup registry-1.docker.io: no such host\n", code=1)
+    assert "cannot be fetched, so look at the network" in refusal(machine.run("up"))
