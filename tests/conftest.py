@@ -24,6 +24,7 @@ from sqlalchemy import make_url
 
 import tests.quiet_weakrefs  # noqa: F401 - for what it does
 from tests.bugsink import INSTALL_SECONDS, BugsinkServer, Tracker
+from tests.programs import not_given, without_what_is_not_here
 from tests.tools import (
     PostgresServer,
     RedisServer,
@@ -38,6 +39,9 @@ _RUN = pytest.StashKey[tuple[int, Path]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "needs_program(*variables): needs programs (tests/programs.py)"
+    )
     workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
     if workerinput is None:
         # In the system's directory, not pytest's: that one is closed to PostgreSQL's account.
@@ -48,11 +52,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the test that happens to install bugsink, or waits for it, take the time of that as well."""
+    """Leave out what needs a program that is not here; let who may install bugsink take the time for it."""
+    items[:], left_out = without_what_is_not_here(items)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         if "bugsink" in getattr(item, "fixturenames", ()):
             seconds = INSTALL_SECONDS + float(config.getini("timeout"))
             item.add_marker(pytest.mark.timeout(seconds))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was not shown, so that nobody takes it for passed."""
+    for variable, name in not_given().items():
+        terminalreporter.write_line(f"not shown: tests on the real {name} ({variable})")
 
 
 @pytest.hookimpl(optionalhook=True)

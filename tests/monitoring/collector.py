@@ -12,11 +12,11 @@ from tests.monitoring.collector_config import (
     COLLECTOR,
     JAEGER,
     MONITORING,
-    given_program,
     merged,
     reader,
 )
 from tests.monitoring.stack_programs import Place, Program
+from tests.programs import given_program
 from tests.tools import free_port
 
 Sample = tuple[dict[str, str], float]
@@ -48,7 +48,7 @@ class Collector(Program):
         super().__init__(
             name="collector",
             place=place,
-            tool=given_program("OTELCOL_BIN", "otelcol-contrib"),
+            tool=given_program("OTELCOL_BIN"),
             arguments=(f"--config={COLLECTOR}", f"--config={path}"),
             ready="/",
             environment={"TRACES_DECISION_WAIT": "1s", **(environment or {})},
@@ -121,7 +121,7 @@ class Jaeger(Program):
         super().__init__(
             name="jaeger",
             place=place,
-            tool=given_program("JAEGER_BIN", "jaeger"),
+            tool=given_program("JAEGER_BIN"),
             arguments=(f"--config={JAEGER}", f"--config={path}"),
             ready="/status",
         )

@@ -5,14 +5,11 @@ addresses, and how long a test wants to wait. An overlay replaces values; nothin
 or taken out of it.
 """
 
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import yaml
 
 Configuration = dict[str, Any]
@@ -43,21 +40,6 @@ def _resolved(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return _VARIABLE.sub(lambda found: found["default"] or "", value).replace("$$", "$")
-
-
-def given_program(variable: str, name: str) -> str:
-    """Return the path of a program that Debian does not package: named by a variable, or on PATH.
-
-    Without it the test is skipped, and says what has not been shown; REQUIRE_TOOLS does not change that,
-    since it asks for what can be installed, and this can not. A variable that names no program fails.
-    """
-    given = os.environ.get(variable, "")
-    found = shutil.which(given or name)
-    if found is None and given:
-        pytest.fail(f"{variable} names no program: {given}", pytrace=False)
-    if found is None:
-        pytest.skip(f"NOT SHOWN: {name} is not here; name it with {variable}")
-    return found
 
 
 def merged(base: Configuration, over: Mapping[str, Any]) -> Configuration:

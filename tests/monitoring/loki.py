@@ -1,9 +1,7 @@
 """A real Loki with our configuration, lines in the collector's shape, and who hears its alerts."""
 
 import json
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,26 +11,17 @@ from threading import Lock, Thread
 from typing import Any, Final
 
 import httpx2
-import pytest
 import yaml
 
 from app.observability.service_levels.objectives import seconds
 from monitoring.build.logs.model import Line
 from tests.monitoring.stack_programs import Place, Program
+from tests.programs import given_program
 from tests.tools import free_port
 
 FILE: Final = Path(__file__).parents[2] / "monitoring/loki/loki.yml"
 ENVIRONMENT: Final = "test"
 CLUSTER: Final = "here"
-
-
-def loki_program(name: str = "loki") -> str:
-    """Return where Loki, or its lokitool, is: LOKI_BIN, or on the path. No package of Debian has it."""
-    given = os.environ.get("LOKI_BIN")
-    found = str(Path(given).parent / name) if given else shutil.which(name)
-    if found is None or not Path(found).exists():
-        pytest.skip(f"there is no {name} here: LOKI_BIN says where one is")
-    return found
 
 
 class Hearer:
@@ -84,7 +73,7 @@ class Loki(Program):
         super().__init__(
             name="loki",
             place=place,
-            tool=loki_program(),
+            tool=given_program("LOKI_BIN"),
             arguments=("-config.file={directory}/loki.yml", "-config.expand-env=true"),
             ready="/ready",
             environment={"ENVIRONMENT": ENVIRONMENT, "CLUSTER": CLUSTER},

@@ -18,10 +18,10 @@ from tests.monitoring.collector_config import (
     COLLECTOR,
     JAEGER,
     MONITORING,
-    given_program,
     load_configuration,
     variables,
 )
+from tests.programs import given_program, needs
 
 CONFIG = load_configuration(COLLECTOR)
 PIPELINES: dict[str, dict[str, list[str]]] = CONFIG["service"]["pipelines"]
@@ -43,8 +43,9 @@ def seconds(duration: str) -> float:
     return float(number) * {"ms": 0.001, "s": 1}[unit]
 
 
+@needs("OTELCOL_BIN")
 def test_the_collector_accepts_it() -> None:
-    program = given_program("OTELCOL_BIN", "otelcol-contrib")
+    program = given_program("OTELCOL_BIN")
 
     checked = subprocess.run(
         [program, "validate", f"--config={COLLECTOR}"], capture_output=True, text=True, check=False

@@ -20,8 +20,11 @@ from tests.monitoring.collector_fluent import PIECE, FluentClient
 from tests.monitoring.collector_loki import LokiReceiver, ReceivedLine
 from tests.monitoring.stack_programs import Place
 from tests.monitoring.test_collector_redaction import BY_ITSELF
+from tests.programs import needs
 from tests.service import PASSWORD, migrate_database, start_process
 from tests.tools import wait_until
+
+pytestmark = needs("OTELCOL_BIN")
 
 SECONDS = 60.0
 OWN_PLACE = {"timestamp", "trace_id", "span_id", "service", "environment"}

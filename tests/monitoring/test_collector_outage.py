@@ -13,6 +13,7 @@ from tests.monitoring.collector_fluent import FluentClient
 from tests.monitoring.collector_loki import LokiReceiver
 from tests.monitoring.collector_spans import SentSpan, new_trace, send
 from tests.monitoring.stack_programs import Place
+from tests.programs import needs
 from tests.tools import wait_until
 
 SECONDS = 90.0
@@ -39,6 +40,7 @@ def counter(collector: Collector, name: str, exporter: str) -> float:
     return collector.counted(f"otelcol_exporter_{name}_total", exporter=exporter)
 
 
+@needs("OTELCOL_BIN")
 def test_while_loki_is_away_lines_wait_then_are_dropped_and_counted_and_then_it_goes_on(
     stack: ExitStack, tmp_path: Path
 ) -> None:
@@ -82,6 +84,7 @@ def test_while_loki_is_away_lines_wait_then_are_dropped_and_counted_and_then_it_
     assert loki.lines("during")
 
 
+@needs("OTELCOL_BIN")
 def test_lines_that_loki_refuses_do_not_hold_up_others(stack: ExitStack, tmp_path: Path) -> None:
     loki = stack.enter_context(LokiReceiver().running())
     collector = Collector(
@@ -108,6 +111,7 @@ def test_lines_that_loki_refuses_do_not_hold_up_others(stack: ExitStack, tmp_pat
     assert not loki.lines("refused")
 
 
+@needs("OTELCOL_BIN", "JAEGER_BIN")
 def test_while_jaeger_is_away_spans_are_taken_and_what_waited_arrives(
     stack: ExitStack, tmp_path: Path
 ) -> None:

@@ -20,9 +20,12 @@ from tests.monitoring.collector import Collector, Jaeger, samples
 from tests.monitoring.collector_spans import SentSpan, new_trace, send
 from tests.monitoring.stack_programs import Place
 from tests.monitoring.test_collector_redaction import BY_ITSELF
+from tests.programs import needs
 from tests.provider import start_provider
 from tests.service import PASSWORD, migrate_database, start_process
 from tests.tools import wait_until
+
+pytestmark = needs("OTELCOL_BIN", "JAEGER_BIN")
 
 SECONDS = 90.0
 Opened = tuple[Collector, Jaeger]

@@ -25,6 +25,7 @@ from tests.monitoring.collector_config import (
 )
 from tests.monitoring.collector_spans import SentSpan, new_trace, send
 from tests.monitoring.stack_programs import Place, Program
+from tests.programs import needs
 from tests.tools import wait_until
 
 SECONDS = 90.0
@@ -103,6 +104,7 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
+@needs("OTELCOL_BIN", "JAEGER_BIN")
 def test_traces_survive_a_restart(stack: ExitStack, tmp_path: Path) -> None:
     place = Place(os.getpid(), tmp_path)
     jaeger = Jaeger(place, storage=tmp_path / "badger")
@@ -122,6 +124,7 @@ def test_traces_survive_a_restart(stack: ExitStack, tmp_path: Path) -> None:
     assert jaeger.ask("services") == ["glasshouse"]
 
 
+@needs("OTELCOL_BIN", "JAEGER_BIN")
 def test_the_service_performance_view_has_rates_errors_and_durations(
     stack: ExitStack, tmp_path: Path
 ) -> None:

@@ -19,9 +19,12 @@ from monitoring.build.model import Group, expected_text
 from monitoring.build.profile import PRODUCTION
 from monitoring.build.render import groups_of
 from tests.monitoring.log_contract import INDEX_LABELS
-from tests.monitoring.loki import CLUSTER, ENVIRONMENT, FILE, Hearer, Loki, loki_program
+from tests.monitoring.loki import CLUSTER, ENVIRONMENT, FILE, Hearer, Loki
 from tests.monitoring.stack_programs import Place
+from tests.programs import given_program, needs
 from tests.tools import wait_until
+
+pytestmark = needs("LOKI_BIN")
 
 SECONDS = 90
 CONVENTIONS = load_conventions()
@@ -141,7 +144,7 @@ def test_a_line_that_is_too_long_loses_its_end_and_not_its_whole(loki: Loki) -> 
 def test_loki_accepts_the_configuration_as_it_stands(tmp_path: Path) -> None:
     checked = subprocess.run(
         [
-            loki_program(),
+            given_program("LOKI_BIN"),
             f"-config.file={FILE}",
             "-config.expand-env=true",
             "-verify-config",
@@ -160,7 +163,7 @@ def test_the_rules_are_sound(where: str) -> None:
     files = sorted((FILE.parents[2] / where / "loki/rules/fake").glob("*.yml"))
     assert files
     checked = subprocess.run(
-        [loki_program("lokitool"), "rules", "lint", "--dry-run", *files],
+        [given_program("LOKI_BIN", beside="lokitool"), "rules", "lint", "--dry-run", *files],
         capture_output=True,
         text=True,
         check=False,

@@ -89,14 +89,14 @@ _LIBRARY: Final = LogAlert(
 
 _CRASHED: Final = LogAlert(
     name="ProcessCrashed",
-    expr=f'sum by (service_name) (count_over_time({_OURS} |~ `{_LAST_WORDS}` [5m])) > 0',
+    expr=f"sum by (service_name) (count_over_time({_OURS} |~ `{_LAST_WORDS}` [5m])) > 0",
     severity="warning",
     component="api",
     summary="A process ended with a traceback that its own logging did not write.",
     description="{{ $labels.service_name }} wrote the beginning of"
     ' {{ $value | printf "%.0f" }} tracebacks or fatal errors in the last <5m>; it should be 0.',
     dashboard="api",
-    logs=f'{_OURS} |~ `{_LAST_WORDS}`',
+    logs=f"{_OURS} |~ `{_LAST_WORDS}`",
     reason="It died before metrics and error reports were set up, or in a way in which they could not go out:"
     " these are its last words.",
     alarming=(
