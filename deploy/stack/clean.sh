@@ -28,4 +28,5 @@ LOST
         *) fail 'nothing was removed.' ;;
     esac
 fi
+revive_collector
 docker compose --profile '*' down --volumes --remove-orphans

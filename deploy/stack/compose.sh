@@ -63,6 +63,14 @@ require_docker() {
     DOCKER_MEMORY=$answer
 }
 
+# Starts the collector if it was stopped alone. Docker's log driver still holds connections to it, which nobody answers
+# and which have no end of their own: containers could not be stopped before the kernel gives up, a quarter of an
+# hour later. Once somebody has the address again, they end at once.
+revive_collector() {
+    container=$(docker compose ps --all --quiet otel-collector 2>/dev/null) || return 0
+    [ -z "$container" ] || docker start "$container" >/dev/null 2>&1 || :
+}
+
 # Sets STACK_LOGIN and STACK_SECRET to the login: .env has it, or else the volume that `setup` keeps it in.
 read_login() {
     STACK_LOGIN=$(setting STACK_USER admin)

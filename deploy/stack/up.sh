@@ -125,6 +125,7 @@ if ! docker compose build --quiet >"$STATES" 2>&1; then
     fail 'the images cannot be built: what it says above is what Docker said.'
 fi
 echo "Starting everything; the first time, images are fetched. At most $WAIT_SECONDS s from then on ..."
+revive_collector
 if ! docker compose up --detach --wait --wait-timeout "$WAIT_SECONDS" --remove-orphans >"$STATES" 2>&1; then
     reason=$(grep -v '^ *$' "$STATES" | tail -n 1)
     if explain; then
@@ -142,6 +143,7 @@ if [ -n "$STACK_TLS" ]; then
     mkdir -p var/tls
     docker compose cp gateway:/data/caddy/pki/authorities/local/root.crt var/tls/root.crt >/dev/null 2>&1 ||
         fail 'the gateway has made no certificate: make logs SERVICE=gateway'
+    chmod 644 var/tls/root.crt
     printf '%s\n' 'The certificate of the local CA is var/tls/root.crt. Let your browser trust it (settings, certificates, authorities),' \
         'or the machine: macOS: sudo security add-trusted-cert -d -k /Library/Keychains/System.keychain var/tls/root.crt;' \
         'Debian: sudo cp var/tls/root.crt /usr/local/share/ca-certificates/glasshouse.crt && sudo update-ca-certificates'

@@ -108,7 +108,7 @@ _HEALTH: Final = Section(
         figure(
             "Within 200 ms",
             over_time(
-                f"1 - ({zero_while_up(SLOW, 'api')})",
+                f"1 - max({zero_while_up(SLOW, 'api')})",
                 "fast",
             ),
             shows=(
@@ -241,7 +241,7 @@ _CHANGED: Final = Section(
             act="Click a route to see it alone. A large share of time is where work pays most.",
             labels={"handler": "Route"},
             columns=[
-                Column("Rate", "reqps", decimals=2, width=95),
+                Column("Rate", "reqps", decimals=2, width=90),
                 Column(
                     "Failed",
                     "percentunit",
@@ -249,8 +249,8 @@ _CHANGED: Final = Section(
                     decimals=1,
                     width=80,
                 ),
-                Column("p95", "s", above(warning=1, critical=2), width=90),
-                Column("Time", "percentunit", decimals=0, width=70),
+                Column("p95", "s", above(warning=1, critical=2), width=75),
+                Column("Time", "percentunit", decimals=0, width=65),
                 Column("Answer p95", "bytes", width=105),
             ],
             sorted_by="Time",
@@ -457,7 +457,7 @@ _WHY: Final = Section(
                 "At 3 in 15 minutes (the line) UnhandledExceptions fires: the error report has the "
                 "stack."
             ),
-            unit="suffix: / min",
+            unit="suffix:/ min",
             width=6,
             limit=0.2,
         ),

@@ -49,7 +49,7 @@ _HEALTH: Final = Section(
             decimals=1,
         ),
         figure(
-            "Payments that succeed",
+            "Payment success",
             over_time(
                 f'sum(rate(payments_total{{{BOTH},status="captured"}}[$__rate_interval])) / '
                 f"(sum(rate(payments_total{{{SETTLED}}}[$__rate_interval])) > 0)",

@@ -335,7 +335,7 @@ _POOL: Final = Section(
                 "connection, pool_timeout: 503s. timeout: slow. deadlock above the line (3 in 15 "
                 "minutes): DatabaseDeadlocks, lock rows in one order."
             ),
-            unit="suffix: / min",
+            unit="suffix:/ min",
             limit=0.2,
             colours={
                 "integrity": MUTED,
@@ -486,7 +486,7 @@ _SERVERS: Final = Section(
             shows="Rows a second that the server fetched by index, and wrote.",
             normal="Follows the requests.",
             act="Fetched rises alone: a query reads more than it needs.",
-            unit="suffix: rows/s",
+            unit="suffix:rows/s",
             width=6,
             colours={
                 "fetched": "blue",

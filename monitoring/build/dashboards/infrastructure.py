@@ -258,6 +258,7 @@ _CACHE: Final = Section(
             normal="A few for each request.",
             act="A multiple without more requests: a loop, or another client.",
             unit="ops",
+            height=10,
         ),
         graph(
             "Redis: evicted, expired keys",
@@ -272,6 +273,7 @@ _CACHE: Final = Section(
             act="Evicted: give it more memory, or keep less.",
             unit="ops",
             colours={"evicted": WARNING, "expired": GOOD},
+            height=10,
         ),
         states(
             "Is everything reached?",
@@ -292,7 +294,7 @@ _CACHE: Final = Section(
                 "what is not."
             ),
             texts={"0": ("down", CRITICAL), "1": ("up", GOOD)},
-            height=8,
+            height=10,
         ),
     ),
 )
@@ -318,11 +320,18 @@ _PROCESSES: Final = Section(
             normal="Descriptors far below 80 %; ages of days.",
             act="A young process has restarted: the end of its predecessor's log says why.",
             labels={"job": "Job", "instance": "Instance"},
+            widths={"Job": 130},
             columns=[
-                Column("Cores", "short", above(warning=0.7, critical=0.95), decimals=2),
-                Column("Memory", "bytes", decimals=0),
-                Column("Descriptors", "percentunit", above(warning=0.5, critical=0.8), decimals=1),
-                Column("Age", "s", decimals=0),
+                Column("Cores", "short", above(warning=0.7, critical=0.95), decimals=2, width=65),
+                Column("Memory", "bytes", decimals=0, width=85),
+                Column(
+                    "Descriptors",
+                    "percentunit",
+                    above(warning=0.5, critical=0.8),
+                    decimals=1,
+                    width=105,
+                ),
+                Column("Age", "s", decimals=0, width=80),
             ],
             sorted_by="Memory",
             height=10,

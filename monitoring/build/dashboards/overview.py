@@ -193,7 +193,7 @@ _HEALTH: Final = Section(
             shows="Orders placed, and payments by outcome, a minute.",
             normal="Nearly as many captured as ordered; some declined.",
             act="pending or failed: the payment provider. Orders without payments: the checkout.",
-            unit="suffix: / min",
+            unit="suffix:/ min",
             colours={**OUTCOMES, "orders": "blue", "captured": GOOD},
             links=[drill_down("business", "Business", {})],
         ),
@@ -240,6 +240,7 @@ _CHANGED: Final = Section(
             columns=[Column("For", "s", decimals=0, width=90)],
             sorted_by="Severity",
             ascending=True,
+            widths={"Severity": 80, "Component": 105, "SLO": 135, "Instance": 135},
             width=14,
         ),
         grid(
@@ -257,9 +258,10 @@ _CHANGED: Final = Section(
                 "commit": "Commit",
                 "environment": "Environment",
             },
-            columns=[Column("Processes", "short", width=95)],
+            columns=[Column("Processes", "short", width=85)],
             sorted_by="Service",
             ascending=True,
+            widths={"Version": 65, "Commit": 75, "Environment": 105},
             width=10,
         ),
         states(
@@ -269,7 +271,7 @@ _CHANGED: Final = Section(
             normal="Green throughout.",
             act="The dashboard of what is down says more: Database, Worker (broker), Business (provider).",
             texts=UP_AND_DOWN,
-            height=7,
+            height=10,
         ),
         states(
             "Addresses, asked from outside",
@@ -278,7 +280,7 @@ _CHANGED: Final = Section(
             normal="Green throughout.",
             act="`ready` red: ApiNotReady, load balancers send it nothing. Another: ProbeFailing.",
             texts=UP_AND_DOWN,
-            height=7,
+            height=10,
         ),
         states(
             "Who answers Prometheus",
@@ -287,7 +289,7 @@ _CHANGED: Final = Section(
             normal="Green throughout.",
             act="api or worker: theirs is the outage. Others: what they watch is not seen meanwhile.",
             texts=UP_AND_DOWN,
-            height=7,
+            height=10,
         ),
         graph(
             "The scripted customer's journeys",
@@ -301,7 +303,7 @@ _CHANGED: Final = Section(
                 "More than half red for 15 minutes: SyntheticJourneyFailing, customers cannot buy. "
                 "None at all: SyntheticJourneyStale."
             ),
-            unit="suffix: / min",
+            unit="suffix:/ min",
             width=12,
             stacked=True,
             colours=OUTCOMES,

@@ -48,7 +48,7 @@ RESULTS: Final = {
     "revoked": "purple",
     "expired": MUTED,
 }
-PER_MINUTE: Final = "suffix: / min"
+PER_MINUTE: Final = "suffix:/ min"
 
 
 def _minute(metric: str, by: str, where: str) -> str:
@@ -300,6 +300,7 @@ _CHANGED: Final = Section(
             normal="401 of log-ins, 404 of `unmatched` (no route of ours), 422 of what people mistype.",
             act="A share that is new: did our contract change, or does somebody try? Click for the route.",
             labels={"handler": "Route", "status": "Status"},
+            widths={"Status": 80},
             columns=[
                 Column("Requests", "short", decimals=0, width=100),
                 Column("Of the route", "percentunit", decimals=1, width=110),

@@ -55,7 +55,8 @@ def _burn_graph(window: BurnWindow) -> Panel:
         ),
         unit="suffix:x",
         decimals=1,
-        width=6,
+        width=12,
+        height=7,
         limit=((float(window.factor), CRITICAL if is_page else WARNING),),
     )
 
@@ -146,14 +147,20 @@ _HEALTH: Final = Section(
             labels={"sloth_service": "Service", "sloth_slo": "Objective"},
             columns=[
                 Column("Promised", "percentunit", decimals=1),
-                Column("Good in 30 d", "percentunit", decimals=3),
-                Column("Budget left", "percentunit", below(warning=0.2, critical=0), decimals=1),
+                Column("Good in 30 d", "percentunit", decimals=3, width=115),
+                Column(
+                    "Budget left",
+                    "percentunit",
+                    below(warning=0.2, critical=0),
+                    decimals=1,
+                    width=110,
+                ),
                 Column("Burn 5 min", "suffix:x", above(warning=6, critical=14.4), decimals=1),
                 Column("Burn 1 h", "suffix:x", above(warning=6, critical=14.4), decimals=1),
                 Column("Burn 6 h", "suffix:x", above(warning=1, critical=6), decimals=1),
                 Column("Burn 3 d", "suffix:x", above(warning=1), decimals=1),
-                Column("Bad in 30 d", "short", decimals=0),
-                Column("Events in 30 d", "short", decimals=0),
+                Column("Bad in 30 d", "locale", decimals=0, width=110),
+                Column("Events in 30 d", "locale", decimals=0, width=130),
             ],
             sorted_by="Budget left",
             ascending=True,
@@ -186,7 +193,7 @@ _CHANGED: Final = Section(
                     "percentunit",
                     above(warning=0.5, critical=1),
                     decimals=0,
-                    width=95,
+                    width=80,
                 )
                 for window in BURN_WINDOWS
             ],
@@ -215,7 +222,7 @@ _CHANGED: Final = Section(
             normal="Flat, or rising as bad times pass out of the 30 days.",
             act="A step down was an outage; a slope is wear. Zoom in on its begin: what was deployed?",
             unit="percentunit",
-            minimum=None,
+            minimum=-1,  # a new stack is soon far below it, and would hide all others
             maximum=1,
             width=12,
             limit=((0, LIMIT),),

@@ -22,6 +22,10 @@ JAEGER: Final = 'job="jaeger"'
 FOUND: Final = f'{JAEGER},operation!="get_trace"'
 """A trace that is not found counts as an error there."""
 PROMETHEUS: Final = 'job="prometheus"'
+CHANNELS_USED: Final = (
+    'sum by (integration) (alertmanager_notifications_total{job="alertmanager"}) > 0'
+)
+"""Alertmanager counts for every kind of channel that it knows: most are not set up."""
 LOGS: Final = (
     '{service_name=~"prometheus|alertmanager|grafana|jaeger|loki|otel-collector"}'
     " | detected_level=~`warn|error|critical`"
@@ -104,7 +108,7 @@ _HEALTH: Final = Section(
             steps=above(critical=1),
         ),
         figure(
-            "Messages not delivered",
+            "Messages lost",
             over_time(
                 'sum(increase(alertmanager_notifications_failed_total{job="alertmanager"}[$__rate_interval]))',
                 "failed",
@@ -129,7 +133,7 @@ _LOST: Final = Section(
             normal="All of them.",
             act="Its container: is it running, and on the network that Prometheus is on?",
             texts={"0": ("down", CRITICAL), "1": ("up", GOOD)},
-            height=9,
+            height=10,
         ),
         graph(
             "Lost in our processes, by signal",
@@ -147,7 +151,7 @@ _LOST: Final = Section(
                 "tracker."
             ),
             unit="ops",
-            height=9,
+            height=10,
         ),
         graph(
             "Error reports held back",
@@ -168,7 +172,7 @@ _LOST: Final = Section(
                 "from."
             ),
             unit="ops",
-            height=9,
+            height=10,
         ),
         graph(
             "Collector: spans in and out",
@@ -300,15 +304,17 @@ _BACKENDS: Final = Section(
             "Alertmanager: messages sent",
             over_time(
                 "sum by (integration) (rate(alertmanager_notifications_total{"
-                'job="alertmanager"}[$__rate_interval])) * 60',
+                'job="alertmanager"}[$__rate_interval])) * 60'
+                f" and on (integration) {CHANNELS_USED}",
                 "{{integration}}",
             ),
             over_time(
                 "sum by (integration) (rate(alertmanager_notifications_failed_total{"
-                'job="alertmanager"}[$__rate_interval])) * 60',
+                'job="alertmanager"}[$__rate_interval])) * 60'
+                f" and on (integration) {CHANNELS_USED}",
                 "failed: {{integration}}",
             ),
-            shows="Notifications a minute by channel, and those that failed.",
+            shows="Notifications a minute by channel that was ever used, and those that failed.",
             normal="The watchdog's heartbeat only.",
             act="A channel that fails is silent: its secret, or its address.",
             unit="short",
@@ -472,7 +478,7 @@ _BACKENDS: Final = Section(
         figure(
             "Loki: last clean-up",
             over_time(
-                f"time() - max({RETAINED}{{{LOKI}}})",
+                f"time() - (max({RETAINED}{{{LOKI}}}) > 0)",
                 "age",
             ),
             shows="How long ago Loki last deleted what is too old.",
@@ -603,10 +609,16 @@ _COST: Final = Section(
             ),
             labels={"job": "Job"},
             columns=[
-                Column("Samples", "short", decimals=0),
+                Column("Samples", "locale", decimals=0),
                 Column("Of limit", "percentunit", above(warning=0.5, critical=0.8), decimals=1),
                 Column("Scrape", "s", decimals=3),
-                Column("Of time-out", "percentunit", above(warning=0.5, critical=0.8), decimals=1),
+                Column(
+                    "Of time-out",
+                    "percentunit",
+                    above(warning=0.5, critical=0.8),
+                    decimals=1,
+                    width=110,
+                ),
             ],
             sorted_by="Samples",
             height=10,

@@ -29,7 +29,7 @@ def figure(
     steps: Steps | None = None,
     texts: Texts | None = None,
     width: int = 4,
-    height: int = 4,
+    height: int = 5,
     decimals: int | None = None,
     sparkline: bool = True,
     named: bool = False,
@@ -85,6 +85,8 @@ def bars(
         .name_placement(model.BarGaugeNamePlacement.LEFT)
         .value_mode(model.BarGaugeValueMode.TEXT)
         .sizing(model.BarGaugeSizing.AUTO)
+        # Few bars are high ones; letters as high as these would leave no room for the name.
+        .text(common.VizTextDisplayOptions().title_size(12).value_size(14))
         .show_unfilled(True)
         .min(minimum)
         .data_links(list(links))

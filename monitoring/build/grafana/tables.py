@@ -24,7 +24,8 @@ class Column:
     unit: str
     steps: Steps | None = None
     decimals: int | None = None
-    width: int | None = None
+    width: int = 95
+    """Text gets what is left: a column without a width is 150 pixels at least, and pushes others out."""
 
 
 def grid(
@@ -37,6 +38,7 @@ def grid(
     columns: Sequence[Column],
     sorted_by: str,
     ascending: bool = False,
+    widths: Mapping[str, int] | None = None,
     width: int = 12,
     height: int = 8,
     links: Links = (),
@@ -45,7 +47,8 @@ def grid(
     """Return a table: a row for each set of labels, joined over queries made with `rows`.
 
     `labels` are the columns of text, in order: the label, and its heading. All queries must have exactly
-    these labels (`sum by (...)`). `links` lead from the first column; ${__data.fields.HEADING} is the value
+    these labels (`sum by (...)`). `widths`, in pixels by heading, are of columns of text that are shorter
+    than the rest. `links` lead from the first column; ${__data.fields.HEADING} is the value
     of another one.
     """
     if len(columns) != len(queries):
@@ -75,6 +78,9 @@ def grid(
     )
     for column in columns:
         panel = panel.override_by_name(column.name, _looks(column))
+    for heading, pixels in (widths or {}).items():
+        size = DynamicConfigValue(id_val="custom.width", value=pixels)
+        panel = panel.override_by_name(heading, [size])
     if links:
         first = next(iter(labels.values()))
         to = [{"title": made.title, "url": made.url} for made in (link.build() for link in links)]
@@ -83,11 +89,13 @@ def grid(
 
 
 def _looks(column: Column) -> list[DynamicConfigValue]:
-    looks: dict[str, Any] = {"unit": column.unit, "custom.align": "right"}
+    looks: dict[str, Any] = {
+        "unit": column.unit,
+        "custom.align": "right",
+        "custom.width": column.width,
+    }
     if column.decimals is not None:
         looks["decimals"] = column.decimals
-    if column.width is not None:
-        looks["custom.width"] = column.width
     if column.steps is not None:
         looks["thresholds"] = thresholds(column.steps).build()
         looks["custom.cellOptions"] = {"type": "color-text"}

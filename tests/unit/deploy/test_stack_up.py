@@ -79,7 +79,11 @@ def test_an_env_that_could_be_committed_is_refused(machine: Machine) -> None:
 
 @pytest.mark.parametrize("value", ["1", "yes", "true"])
 def test_tls_is_switched_on_and_its_certificate_told(machine: Machine, value: str) -> None:
+    certificate = machine.checkout / "var/tls/root.crt"  # what `docker compose cp` would leave
+    certificate.parent.mkdir(parents=True)
+    certificate.touch(0o600)
     done = machine.run("up", TLS=value)
+    assert stat.S_IMODE(certificate.stat().st_mode) == 0o644  # it is no secret: browsers read it
     assert "tls=1 demo= " in machine.called("compose up")[0]
     assert machine.called("compose cp gateway:/data/caddy/pki/authorities/local/root.crt")
     assert "var/tls/root.crt" in done.stdout

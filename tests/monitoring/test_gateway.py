@@ -1,0 +1,131 @@
+"""The gateway: who may start it, what it makes of the login, and what Caddy reads with and without TLS."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.tools import require_tool
+
+FOLDER = Path(__file__).parents[2] / "monitoring/gateway"
+PASSWORD = "very secret, with a $ and a ' in it"
+PORTS = {"3000", "8003", "8010", "8025", "9090", "9093", "16686"}
+# Hashes by saying that it did, and runs by saying what it was told.
+STAND_IN = r"""#!/bin/sh
+case $1 in
+    hash-password) read -r given && [ "$given" = "$EXPECTED" ] && echo 'the$hash' ;;
+    run) echo "$*"; env | grep -E '^(SITE|GATEWAY)_' ;;
+esac
+"""
+
+
+class Start:
+    """One run of start.sh."""
+
+    def __init__(self, directory: Path, shell: str) -> None:
+        self.secrets = directory / "secrets"
+        self.secrets.mkdir()
+        (self.secrets / "stack_user").write_text("admin")
+        (self.secrets / "stack_password").write_text(PASSWORD)
+        self.programs = directory / "bin"
+        self.programs.mkdir()
+        (self.programs / "caddy").write_text(STAND_IN)
+        (self.programs / "caddy").chmod(0o755)
+        program = str(require_tool(shell))
+        self.shell = [program, "sh"] if shell == "busybox" else [program]
+
+    def run(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self.shell, str(FOLDER / "start.sh")],
+            env={
+                "PATH": f"{self.programs}:{os.environ['PATH']}",
+                "GATEWAY_SECRETS": str(self.secrets),
+                "EXPECTED": PASSWORD,
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture(params=["dash", "busybox"])
+def start(tmp_path: Path, request: pytest.FixtureRequest) -> Start:
+    return Start(tmp_path, request.param)
+
+
+def exported(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    assert done.returncode == 0, done.stderr
+    return dict(line.split("=", 1) for line in done.stdout.splitlines()[1:])
+
+
+def test_caddy_gets_the_hash_and_nothing_tells_the_password(start: Start) -> None:
+    done = start.run()
+    told = exported(done)
+    assert (told["GATEWAY_USER"], told["GATEWAY_HASH"]) == ("admin", "the$hash")
+    assert PASSWORD not in done.stdout + done.stderr
+    assert done.stdout.startswith(f"run --config {FOLDER}/Caddyfile --adapter caddyfile\n")
+
+
+def test_without_tls_each_site_is_a_port(start: Start) -> None:
+    told = exported(start.run())
+    assert told["GATEWAY_TLS"] == "plain"
+    assert {name: told[name] for name in told if name.startswith("SITE_")} == {
+        f"SITE_{port}": f"http://:{port}" for port in PORTS
+    }
+
+
+def test_with_tls_each_site_has_the_names_that_certificates_are_made_for(start: Start) -> None:
+    told = exported(start.run(STACK_TLS="1"))
+    assert told["GATEWAY_TLS"] == "tls"
+    for port in PORTS:
+        names = ("localhost", "127.0.0.1", "gateway")
+        assert told[f"SITE_{port}"] == " ".join(f"https://{name}:{port}" for name in names)
+
+
+@pytest.mark.parametrize("secret", ["stack_user", "stack_password"])
+def test_without_a_login_it_does_not_start(start: Start, secret: str) -> None:
+    (start.secrets / secret).write_text("")
+    done = start.run()
+    assert done.returncode == 1
+    assert f"There is no {start.secrets / secret}" in done.stderr
+
+
+@pytest.mark.parametrize("user", ["a b", "{admin}", "adm\nin"])
+def test_a_user_that_would_be_more_than_a_word_is_refused(start: Start, user: str) -> None:
+    (start.secrets / "stack_user").write_text(user)
+    done = start.run()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "STACK_USER" in done.stderr
+
+
+def test_what_is_imported_is_there() -> None:
+    imported = re.findall(
+        r"import (\{\$GATEWAY_TLS:plain\})\.caddy", (FOLDER / "Caddyfile").read_text()
+    )
+    assert len(imported) == 1
+    assert {path.stem for path in FOLDER.glob("*.caddy")} == {"plain", "tls"}
+
+
+def test_the_inside_is_plain_also_with_tls() -> None:
+    """Else a health check and a scrape that speak http would be sent to https, which is not there."""
+    text = (FOLDER / "Caddyfile").read_text()
+    assert re.search(r"servers :2020 \{\n\t\tprotocols h1\n\t\}\n\tservers \{", text)
+
+
+@pytest.mark.parametrize("tls", ["", "1"])
+def test_caddy_takes_it(tmp_path: Path, tls: str) -> None:
+    program = os.environ.get("CADDY_BIN") or shutil.which("caddy")
+    if program is None:
+        pytest.skip("there is no caddy here: CADDY_BIN says where one is")
+    start = Start(tmp_path, "dash")
+    (start.programs / "caddy").write_text(
+        f'#!/bin/sh\n[ "$1" != run ] || {{ shift; set -- validate "$@"; }}\nexec {program} "$@"\n'
+    )
+    done = start.run(STACK_TLS=tls, XDG_DATA_HOME=str(tmp_path), HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "not formatted" not in done.stderr
