@@ -28,5 +28,4 @@ LOST
         *) fail 'nothing was removed.' ;;
     esac
 fi
-revive_collector
 docker compose --profile '*' down --volumes --remove-orphans

@@ -54,21 +54,29 @@ require_docker() {
             fi
             ;;
     esac
-    if ! answer=$(docker info --format '{{.MemTotal}}' 2>&1); then
+    if ! answer=$(docker info --format '{{.MemTotal}} {{.ServerVersion}}' 2>&1); then
         case $answer in
             *'permission denied'*) fail 'you may not use Docker: add yourself to the group docker (sudo usermod -aG docker "$USER") and log in again.' ;;
             *) fail 'Docker does not answer: start it (Docker Desktop, or sudo systemctl start docker).' ;;
         esac
     fi
-    DOCKER_MEMORY=$answer
+    DOCKER_MEMORY=${answer%% *}
+    require_engine "${answer#* }"
 }
 
-# Starts the collector if it was stopped alone. Docker's log driver still holds connections to it, which nobody answers
-# and which have no end of their own: containers could not be stopped before the kernel gives up, a quarter of an
-# hour later. Once somebody has the address again, they end at once.
-revive_collector() {
-    container=$(docker compose ps --all --quiet otel-collector 2>/dev/null) || return 0
-    [ -z "$container" ] || docker start "$container" >/dev/null 2>&1 || :
+# Docker 28.2 brought the log driver's option fluentd-write-timeout; those before refuse to start a container with it.
+require_engine() {
+    major=${1%%.*}
+    rest=${1#*.}
+    minor=${rest%%.*}
+    case $major$minor in
+        '' | *[!0-9]*) warn "the version of Docker cannot be read ($1): 28.2 or later is needed." ;;
+        *)
+            if [ "$major" -lt 28 ] || { [ "$major" -eq 28 ] && [ "$minor" -lt 2 ]; }; then
+                fail "Docker $1 is too old, 28.2 or later is needed (https://docs.docker.com/engine/install/ has packages for your system)."
+            fi
+            ;;
+    esac
 }
 
 # Sets STACK_LOGIN and STACK_SECRET to the login: .env has it, or else the volume that `setup` keeps it in.

@@ -15,7 +15,6 @@ command=${1:-}
 case $command in
     down)
         require_docker
-        revive_collector
         docker compose --profile '*' down --remove-orphans
         echo 'Stopped. What was kept is there again with make up; make clean removes it.'
         ;;

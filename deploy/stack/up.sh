@@ -125,7 +125,6 @@ if ! docker compose build --quiet >"$STATES" 2>&1; then
     fail 'the images cannot be built: what it says above is what Docker said.'
 fi
 echo "Starting everything; the first time, images are fetched. At most $WAIT_SECONDS s from then on ..."
-revive_collector
 if ! docker compose up --detach --wait --wait-timeout "$WAIT_SECONDS" --remove-orphans >"$STATES" 2>&1; then
     reason=$(grep -v '^ *$' "$STATES" | tail -n 1)
     if explain; then

@@ -27,7 +27,7 @@ SOURCES = {
 }
 WITHOUT_UNIT = {"text", "logs", "nodeGraph", "heatmap", "dashlist", "alertlist"}
 COLUMN_PIXELS = (1440 - 64) / 24  # the side menu is closed, margins are not the panel's
-CHARACTER_PIXELS = 7.6  # of a title, in Grafana's type face, on average
+CHARACTER_PIXELS = 9  # of a title, in Grafana's type face, on average
 OVER_TIME = {"rate", "irate", "increase", "delta", "deriv"}
 NEVER_ZERO = re.compile(
     r"_max$|_limit|_max_|capacity|_size_bytes$|MemTotal|_cores|objective|retention|cpu_seconds"

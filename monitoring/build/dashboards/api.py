@@ -119,7 +119,7 @@ _HEALTH: Final = Section(
             unit="percentunit",
             decimals=1,
             steps=below(warning=0.95),
-            links=[drill_down("slo", "This service level", {"slo": "sloth_slo"})],
+            links=[drill_down("slo", "This service level", {}, fixed={"slo": "api-latency"})],
         ),
         figure(
             "At hand at once",
@@ -181,9 +181,15 @@ _HEALTH: Final = Section(
                 + ")",
                 "worst of the chosen routes",
             ),
-            shows="Share of the requests that failed: of all routes, as alerts see it, and of the worst.",
+            shows=(
+                "Share of the requests that failed: of all routes, as alerts see it, and of the "
+                "worst."
+            ),
             normal="Both at 0 %.",
-            act="Lines: 1 % ApiErrorRateHigh, 5 % ApiErrorRateCritical. The table says which route it is.",
+            act=(
+                "Lines: 1 % ApiErrorRateHigh, 5 % ApiErrorRateCritical. The table says which route "
+                "it is."
+            ),
             unit="percentunit",
             limit=((0.01, WARNING), (0.05, CRITICAL)),
             colours={"^all routes": CRITICAL, "^worst": WARNING},

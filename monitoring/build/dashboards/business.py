@@ -84,7 +84,7 @@ _HEALTH: Final = Section(
             steps=above(warning=0.3),
         ),
         figure(
-            "Orders that are paid",
+            "Orders paid",
             over_time(
                 f'sum(rate(funnel_steps_total{{{BOTH},step="payment"}}[$__rate_interval])) / '
                 f'(sum(rate(funnel_steps_total{{{BOTH},step="order"}}[$__rate_interval])) > 0)',

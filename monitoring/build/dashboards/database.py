@@ -71,7 +71,9 @@ _HEALTH: Final = Section(
             ),
             shows="Whether our processes reach the database: the worst of API and worker.",
             normal="Up, for both of them.",
-            act="DatabaseDown fires after a minute: nothing can be read or stored until it is back.",
+            act=(
+                "DatabaseDown fires after a minute: nothing can be read or stored until it is back."
+            ),
             unit="none",
             steps=below(critical=1),
             texts={"0": ("down", CRITICAL), "1": ("up", GOOD)},
@@ -100,7 +102,10 @@ _HEALTH: Final = Section(
         figure(
             "Failed statements",
             over_time("max(job:database_errors:ratio_rate5m)", "failed"),
-            shows="Share of the last five minutes' statements that failed, broken constraints left out.",
+            shows=(
+                "Share of the last five minutes' statements that failed, broken constraints left "
+                "out."
+            ),
             normal="0 %.",
             act="Above 1 % DatabaseErrorsHigh fires: the errors by kind say what to look for.",
             unit="percentunit",
@@ -125,7 +130,10 @@ _HEALTH: Final = Section(
             over_time(f"max(instance:pg_connections_used:ratio{{{SERVERS}}})", "used"),
             shows="Share of the connections that PostgreSQL allows, all its clients together.",
             normal="Below 50 %.",
-            act="Above 80 % DatabaseConnectionsNearLimit fires: smaller pools, fewer replicas, or a pooler.",
+            act=(
+                "Above 80 % DatabaseConnectionsNearLimit fires: smaller pools, fewer replicas, or "
+                "a pooler."
+            ),
             unit="percentunit",
             decimals=0,
             steps=above(warning=0.8, critical=0.95),
@@ -144,8 +152,11 @@ _HEALTH: Final = Section(
         ),
         graph(
             "Failed statements over time",
-            over_time("job:database_errors:ratio_rate5m", "{{job}}"),
-            shows="Failures per statement, by job, constraints that did their work left out.",
+            over_time("clamp_max(job:database_errors:ratio_rate5m, 1)", "{{job}}"),
+            shows=(
+                "Failures per statement, by job, constraints that did their work left out; 1 is "
+                "the end of the scale."
+            ),
             normal="0 % for API and worker.",
             act="Above the line for 2 minutes DatabaseErrorsHigh fires.",
             unit="percentunit",
@@ -209,7 +220,10 @@ _CHANGED: Final = Section(
             ),
             shows="How many statements took how long, and when.",
             normal="One band, below 5 ms.",
-            act="The band moves up: the server is busy. A second one above: some statement lacks an index.",
+            act=(
+                "The band moves up: the server is busy. A second one above: some statement lacks "
+                "an index."
+            ),
             unit="s",
             height=10,
         ),
@@ -250,9 +264,15 @@ _CHANGED: Final = Section(
                 zero_while_up(f"sum(database_n_plus_one_total{{{ROUTES}}})", "api|worker"),
                 "chosen routes and jobs",
             ),
-            shows="Requests and jobs that repeated one SELECT again and again, since the processes began.",
+            shows=(
+                "Requests and jobs that repeated one SELECT again and again, since the processes "
+                "began."
+            ),
             normal="0, from start to end.",
-            act="DatabaseNPlusOne fires at a step up: its log line names the caller. Load in one query.",
+            act=(
+                "DatabaseNPlusOne fires at a step up: its log line names the caller. Load in one "
+                "query."
+            ),
             unit="short",
             decimals=0,
             colours={"^chosen": WARNING},
@@ -271,7 +291,10 @@ _POOL: Final = Section(
                 f"sum by (job) (database_connections_overflow{{{POOLS}}})", "overflow: {{job}}"
             ),
             over_time(f"sum by (job) (database_connections_max{{{POOLS}}})", "most: {{job}}"),
-            shows="Connections in use, open and idle, beyond the pool's size, and the most there may be.",
+            shows=(
+                "Connections in use, open and idle, beyond the pool's size, and the most there may "
+                "be."
+            ),
             normal="Active far below the most; no overflow for long.",
             act="Overflow that stays: the pool is too small, or statements got slower.",
             unit="short",
@@ -287,7 +310,10 @@ _POOL: Final = Section(
             ),
             shows="Share of the connections that each process may open and has in use.",
             normal="Below 50 %.",
-            act="On average above 80 % for 5 minutes: DatabasePoolHigh; above 95 %: DatabasePoolExhausted.",
+            act=(
+                "On average above 80 % for 5 minutes: DatabasePoolHigh; above 95 %: "
+                "DatabasePoolExhausted."
+            ),
             unit="percentunit",
             maximum=1,
             width=6,
@@ -304,7 +330,10 @@ _POOL: Final = Section(
             ),
             shows="95 of 100 that wanted a connection had one within this time.",
             normal="Below a millisecond.",
-            act="Above 10 ms the pool is short: slow statements hold it, or there is too little of it.",
+            act=(
+                "Above 10 ms the pool is short: slow statements hold it, or there is too little of "
+                "it."
+            ),
             unit="s",
             width=6,
         ),
@@ -371,7 +400,10 @@ _POOL: Final = Section(
                 "{{job}}: {{dependency}}",
             ),
             over_time(f"min by (instance) (pg_up{{{SERVER}}})", "exporter {{instance}}"),
-            shows="Whether processes reach the database, find the schema they need, and its exporter does.",
+            shows=(
+                "Whether processes reach the database, find the schema they need, and its exporter "
+                "does."
+            ),
             normal="Green throughout.",
             act=(
                 "migrations red: MigrationsPending, `python -m app migrate`. Exporter alone: "
@@ -393,7 +425,10 @@ _SERVERS: Final = Section(
                 "{{state}}",
             ),
             over_time(f"max(pg_settings_max_connections{{{SERVER}}})", "allowed"),
-            shows="Connections that the server has, of all clients, by what they do, and how many it allows.",
+            shows=(
+                "Connections that the server has, of all clients, by what they do, and how many it "
+                "allows."
+            ),
             normal="Mostly idle, far below what is allowed.",
             act="`idle in transaction` that stays holds locks: somebody began and does not end.",
             unit="short",
@@ -423,7 +458,9 @@ _SERVERS: Final = Section(
             over_time(f"sum by (mode) (pg_locks_count{{{DATABASES}}}) > 0", "{{mode}}"),
             shows="Locks that are held or waited for, by mode.",
             normal="A few of the shared ones, as many as statements run.",
-            act="exclusivelock or accessexclusivelock that stay: a migration or a long transaction.",
+            act=(
+                "exclusivelock or accessexclusivelock that stay: a migration or a long transaction."
+            ),
             unit="short",
             decimals=0,
             width=6,
@@ -443,7 +480,10 @@ _SERVERS: Final = Section(
             ),
             shows="Transactions a second, by how they ended, and deadlocks, which end one of them.",
             normal="Nearly all committed, no deadlocks.",
-            act="Rolled back ones rise: requests fail. Deadlocks: the log of the server has both statements.",
+            act=(
+                "Rolled back ones rise: requests fail. Deadlocks: the log of the server has both "
+                "statements."
+            ),
             unit="ops",
             width=6,
             colours={"committed": GOOD, "rolled back": WARNING, "deadlocks": CRITICAL},
@@ -454,9 +494,15 @@ _SERVERS: Final = Section(
                 f"instance_datname:pg_blocks_hit:ratio_rate5m{{{SERVERS}}}",
                 "{{datname}}",
             ),
-            shows="Share of the blocks that PostgreSQL had in its own memory, and did not have to read.",
+            shows=(
+                "Share of the blocks that PostgreSQL had in its own memory, and did not have to "
+                "read."
+            ),
             normal="Above 99 %.",
-            act="Below 95 % the working set is larger than `shared_buffers`, or a table is read as a whole.",
+            act=(
+                "Below 95 % the working set is larger than `shared_buffers`, or a table is read as "
+                "a whole."
+            ),
             unit="percentunit",
             minimum=None,
             maximum=1,
@@ -504,7 +550,10 @@ _SERVERS: Final = Section(
             ),
             shows="Lines about panics, damaged pages, failed writes and killed processes.",
             normal="None at all.",
-            act="DatabaseReportsDamage fires at the first one: take a backup, then follow its runbook.",
+            act=(
+                "DatabaseReportsDamage fires at the first one: take a backup, then follow its "
+                "runbook."
+            ),
             unit="short",
             width=6,
             colours={"damage": CRITICAL},
@@ -551,16 +600,22 @@ _CACHE: Final = Section(
             "Memory of Redis",
             over_time('max by (instance) (redis_memory_used_bytes{job="redis"})', "used"),
             over_time('max by (instance) (redis_memory_max_bytes{job="redis"}) > 0', "allowed"),
-            shows="Memory that Redis uses and may use; no line of what is allowed: no limit is set.",
+            shows=(
+                "Memory that Redis uses and may use; no line of what is allowed: no limit is set."
+            ),
             normal="Far below what is allowed.",
-            act="Near it keys are thrown out, messages of the broker not excepted: RedisMemoryHigh.",
+            act=(
+                "Near it keys are thrown out, messages of the broker not excepted: RedisMemoryHigh."
+            ),
             unit="bytes",
             colours={"used": "blue", "allowed": LIMIT},
         ),
         trace_list(
             "Traces with slow work",
             traces("glasshouse", tags="db.system.name=postgresql", min_duration="50ms"),
-            shows="Newest traces of the API that asked the database and had something of over 50 ms.",
+            shows=(
+                "Newest traces of the API that asked the database and had something of over 50 ms."
+            ),
             normal="Log-ins and registrations: it is the hashing, and not the database.",
             act="Are the blue spans of the database long, or are they many?",
             width=12,
@@ -569,7 +624,10 @@ _CACHE: Final = Section(
         log_lines(
             "Slow and repeated statements",
             lines(LOGS),
-            shows="Statements slower than DATABASE_SLOW_QUERY_MS, their plans, and N+1, as processes tell.",
+            shows=(
+                "Statements slower than DATABASE_SLOW_QUERY_MS, their plans, and N+1, as processes "
+                "tell."
+            ),
             normal="None, or the first ones after a start.",
             act="`caller` says where it stands in our code, `query_id` finds all of its kind.",
             width=12,

@@ -371,6 +371,7 @@ _PROCESSES: Final = Section(
             width=6,
             height=6,
             quiet="without https there is no certificate; targets/tls.yml names addresses",
+            empty="no https here",
         ),
         states(
             "Seen from outside",
@@ -382,7 +383,7 @@ _PROCESSES: Final = Section(
             texts={"0": ("failed", CRITICAL), "1": ("good", GOOD)},
         ),
         figure(
-            "Since the last backup",
+            "Since last backup",
             over_time('time() - max(backup_last_success_timestamp_seconds{job="node"})', "age"),
             shows=(
                 "How long ago the last backup was complete, as `python -m deploy.backup` left word."
@@ -394,6 +395,7 @@ _PROCESSES: Final = Section(
             width=4,
             height=6,
             quiet="on one machine nobody makes backups unless asked to",
+            empty="no backup yet",
         ),
         figure(
             "Last backup attempt",
@@ -408,6 +410,7 @@ _PROCESSES: Final = Section(
             height=6,
             sparkline=False,
             quiet="on one machine nobody makes backups unless asked to",
+            empty="no backup yet",
         ),
         graph(
             "Size of backups",

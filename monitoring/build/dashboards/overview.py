@@ -47,7 +47,10 @@ _HEALTH: Final = Section(
             over_time('sum(up{job="api"})', "up"),
             shows="Instances of the API that answer Prometheus. No data: it knows none.",
             normal="As many as were started: one on this machine.",
-            act="At zero ApiDown fires: nobody is served. Look at the container, and at what was deployed.",
+            act=(
+                "At zero ApiDown fires: nobody is served. Look at the container, and at what was "
+                "deployed."
+            ),
             unit="short",
             steps=below(critical=1),
             links=[drill_down("api", "API", {})],
@@ -82,7 +85,10 @@ _HEALTH: Final = Section(
         figure(
             "Checkout works",
             over_time(f"1 - ({zero_while_up(f'sum({CHECKOUT})', 'api')})", "works"),
-            shows="Share of the last five minutes' orders and payments that got an answer; a decline is one.",
+            shows=(
+                "Share of the last five minutes' orders and payments that got an answer; a decline "
+                "is one."
+            ),
             normal="100 %; the service level checkout-errors promises 99.9 %.",
             act="Click for the dashboard Business: orders, payments, and the payment provider.",
             unit="percentunit",
@@ -92,10 +98,16 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Least budget left",
-            over_time("min(slo:period_error_budget_remaining:ratio)", "left"),
-            shows="Error budget of 30 days that is left to the service level that has least of it.",
+            over_time("clamp_min(min(slo:period_error_budget_remaining:ratio), -1)", "left"),
+            shows=(
+                "30 days' error budget that is left to the service level with the least; -100 % is "
+                "the end of the scale."
+            ),
             normal="Above 20 %.",
-            act="At 0 a promise is broken (ErrorBudgetExhausted). Click: which one, and how fast it burns.",
+            act=(
+                "At 0 a promise is broken (ErrorBudgetExhausted). Click: which one, and how fast "
+                "it burns."
+            ),
             unit="percentunit",
             decimals=0,
             steps=below(warning=0.2, critical=0),
@@ -106,7 +118,10 @@ _HEALTH: Final = Section(
             over_time("all:outbox_oldest_age_seconds:max", "oldest message"),
             shows="How long the oldest message that is not yet handled has waited.",
             normal="Some seconds.",
-            act="Paid orders wait: after 5 minutes OutboxBacklog fires. Click for the dashboard Worker.",
+            act=(
+                "Paid orders wait: after 5 minutes OutboxBacklog fires. Click for the dashboard "
+                "Worker."
+            ),
             unit="s",
             steps=above(warning=300, critical=900),
             links=[drill_down("worker", "Worker", {})],
@@ -132,9 +147,15 @@ _HEALTH: Final = Section(
             over_time('job:http_requests_failed:ratio_rate5m{job="api"}', "requests"),
             over_time(CHECKOUT, "checkout"),
             over_time("1 - sum(all:payments_succeeded:ratio_rate5m)", "payments"),
-            shows="Share that failed: of all requests, of those of a checkout, and of settled payments.",
+            shows=(
+                "Share that failed: of all requests, of those of a checkout, and of settled "
+                "payments."
+            ),
             normal="All at 0 %.",
-            act="The lines are where alerts about requests begin: 1 % and 5 %. Payments alone: the provider.",
+            act=(
+                "The lines are where alerts about requests begin: 1 % and 5 %. Payments alone: the "
+                "provider."
+            ),
             unit="percentunit",
             width=6,
             limit=((0.01, WARNING), (0.05, CRITICAL)),
@@ -151,7 +172,10 @@ _HEALTH: Final = Section(
             ),
             shows="Within which time 50, 95 and 99 of 100 requests were answered.",
             normal="p50 and p95 below the lowest line: the 200 ms of the service level.",
-            act="Above 1 s ApiLatencyHigh fires, above 2 s ApiLatencyCritical. Click for the dashboard API.",
+            act=(
+                "Above 1 s ApiLatencyHigh fires, above 2 s ApiLatencyCritical. Click for the "
+                "dashboard API."
+            ),
             unit="s",
             width=6,
             limit=((0.2, NOTICE), (1, WARNING), (2, CRITICAL)),
@@ -180,9 +204,15 @@ _HEALTH: Final = Section(
         graph(
             "Revenue an hour",
             over_time("3600 * currency:revenue:rate5m", "{{currency}}"),
-            shows="Captured amounts by currency, in its major units, as if the pace were kept for an hour.",
+            shows=(
+                "Captured amounts by currency, in its major units, as if the pace were kept for an "
+                "hour."
+            ),
             normal="Follows the hour of the day.",
-            act="It falls and requests do not: click for the dashboard Business, the funnel says where.",
+            act=(
+                "It falls and requests do not: click for the dashboard Business, the funnel says "
+                "where."
+            ),
             unit="short",
             links=[drill_down("business", "This currency", {"currency": "currency"})],
         ),
@@ -199,7 +229,7 @@ _HEALTH: Final = Section(
         ),
         bars(
             "Error budget left",
-            now("sort(slo:period_error_budget_remaining:ratio)", "{{sloth_slo}}"),
+            now("sort(clamp_min(slo:period_error_budget_remaining:ratio, -1))", "{{sloth_slo}}"),
             shows="How much of the 30 days' error budget each service level has left.",
             normal="All green.",
             act="Red: what was promised is not kept. Click for how it burns.",
@@ -251,7 +281,10 @@ _CHANGED: Final = Section(
             ),
             shows="Which build of each service runs, and in how many processes.",
             normal="One version of each; two only while a deployment is under way.",
-            act="Two for long: a deployment that stopped half-way. Newer than the trouble: it was not that.",
+            act=(
+                "Two for long: a deployment that stopped half-way. Newer than the trouble: it was "
+                "not that."
+            ),
             labels={
                 "service": "Service",
                 "version": "Version",
@@ -267,9 +300,14 @@ _CHANGED: Final = Section(
         states(
             "Dependencies",
             over_time("min by (dependency) (job_dependency:dependency_up:max)", "{{dependency}}"),
-            shows="Whether all processes that need a dependency reach it, as their health checks say.",
+            shows=(
+                "Whether all processes that need a dependency reach it, as their health checks say."
+            ),
             normal="Green throughout.",
-            act="The dashboard of what is down says more: Database, Worker (broker), Business (provider).",
+            act=(
+                "The dashboard of what is down says more: Database, Worker (broker), Business "
+                "(provider)."
+            ),
             texts=UP_AND_DOWN,
             height=10,
         ),
@@ -287,7 +325,10 @@ _CHANGED: Final = Section(
             over_time("min by (job) (up)", "{{job}}"),
             shows="Whether all targets of each scrape job answer; red is down, or not observed.",
             normal="Green throughout.",
-            act="api or worker: theirs is the outage. Others: what they watch is not seen meanwhile.",
+            act=(
+                "api or worker: theirs is the outage. Others: what they watch is not seen "
+                "meanwhile."
+            ),
             texts=UP_AND_DOWN,
             height=10,
         ),
@@ -297,7 +338,10 @@ _CHANGED: Final = Section(
                 f"60 * {rate('synthetic_journeys_total', 'result', where=SYNTHETIC, window=ZOOM)}",
                 "{{result}}",
             ),
-            shows="Journeys a minute from registration to a refund, made by the monitoring, by result.",
+            shows=(
+                "Journeys a minute from registration to a refund, made by the monitoring, by "
+                "result."
+            ),
             normal="About one a minute, all green.",
             act=(
                 "More than half red for 15 minutes: SyntheticJourneyFailing, customers cannot buy. "
@@ -320,7 +364,10 @@ _CHANGED: Final = Section(
             ),
             shows="Mean duration of a whole journey, and of each of its steps.",
             normal="One to two seconds, most of it registration and log-in.",
-            act="Above 5 s SyntheticJourneySlow fires: the step that rose says which route to look at.",
+            act=(
+                "Above 5 s SyntheticJourneySlow fires: the step that rose says which route to look "
+                "at."
+            ),
             unit="s",
             width=12,
             limit=5,
@@ -355,7 +402,9 @@ _WHY: Final = Section(
             "Who calls whom",
             rows(_NODES),
             rows(_EDGES),
-            shows="Services and what they call, as spans tell: requests a second that each receives.",
+            shows=(
+                "Services and what they call, as spans tell: requests a second that each receives."
+            ),
             normal="API and worker, what they stand on, and the payment provider.",
             act="A neighbour that is new or gone: the traces of the service that calls it.",
             height=12,
@@ -365,7 +414,10 @@ _WHY: Final = Section(
             traces("glasshouse", tags="error=true"),
             shows="Newest traces of the API in which something failed.",
             normal="Few: refused calls and sandbox tokens that fail on purpose.",
-            act="Open one: the deepest red span is the cause; its logs and error report are a click away.",
+            act=(
+                "Open one: the deepest red span is the cause; its logs and error report are a "
+                "click away."
+            ),
             width=12,
             height=12,
         ),

@@ -77,7 +77,9 @@ _HEALTH: Final = Section(
             ),
             shows="Share of the log-ins that failed, those of locked accounts included.",
             normal="Below 20 %: people mistype.",
-            act="Above one half, and many: LoginBruteForce. Which network, and one account or many?",
+            act=(
+                "Above one half, and many: LoginBruteForce. Which network, and one account or many?"
+            ),
             unit="percentunit",
             decimals=0,
             steps=above(warning=0.2, critical=0.5),
@@ -85,9 +87,14 @@ _HEALTH: Final = Section(
         figure(
             "Accounts locked",
             over_time(_meanwhile("auth_lockouts_total", API, "api"), "locked"),
-            shows="Accounts that were locked in the shown time, after five failures within 15 minutes.",
+            shows=(
+                "Accounts that were locked in the shown time, after five failures within 15 "
+                "minutes."
+            ),
             normal="None, or one that forgot a password.",
-            act="5 within an hour: AccountLockouts. Somebody knows addresses and guesses passwords.",
+            act=(
+                "5 within an hour: AccountLockouts. Somebody knows addresses and guesses passwords."
+            ),
             unit="short",
             decimals=0,
             steps=above(warning=5),
@@ -99,7 +106,10 @@ _HEALTH: Final = Section(
             ),
             shows="Requests of the shown time with a token that we did not make.",
             normal="None; a few after SECRET_KEY was changed.",
-            act="50 within 15 minutes: InvalidTokensHigh. Did the key change, or does somebody forge?",
+            act=(
+                "50 within 15 minutes: InvalidTokensHigh. Did the key change, or does somebody "
+                "forge?"
+            ),
             unit="short",
             decimals=0,
             steps=above(warning=50),
@@ -107,9 +117,15 @@ _HEALTH: Final = Section(
         figure(
             "Limits not enforced",
             over_time(_meanwhile("rate_limit_unenforced_total", SCOPES, "api"), "let through"),
-            shows="Requests of the shown time that no rate limit looked at, since Redis did not answer.",
+            shows=(
+                "Requests of the shown time that no rate limit looked at, since Redis did not "
+                "answer."
+            ),
             normal="None: every log-in is counted.",
-            act="RateLimitsNotEnforced fires after 5 minutes: bring Redis back, log-ins are unprotected.",
+            act=(
+                "RateLimitsNotEnforced fires after 5 minutes: bring Redis back, log-ins are "
+                "unprotected."
+            ),
             unit="short",
             decimals=0,
             steps=above(critical=1),
@@ -118,19 +134,27 @@ _HEALTH: Final = Section(
             "Audit entries lost",
             # The counter begins with its first event, which an increase would not see.
             over_time(zero_while_up(f"sum(audit_failures_total{{{JOBS}}})", "$job"), "lost"),
-            shows="Operators' actions since the start that are in a log line, and not in the audit log.",
+            shows=(
+                "Operators' actions since the start that are in a log line, and not in the audit "
+                "log."
+            ),
             normal="None: what is not written down is not done.",
-            act="AuditEntriesLost fires at the first: keep the line `Audit entry could not be stored`.",
+            act=(
+                "AuditEntriesLost fires at the first: keep the line `Audit entry could not be "
+                "stored`."
+            ),
             unit="short",
             decimals=0,
             steps=above(critical=1),
         ),
         figure(
-            "Last seal of the audit",
+            "Last audit seal",
             over_time(
                 'time() - max(job_last_success_timestamp_seconds{job="worker",task="seal"})', "ago"
             ),
-            shows="How long ago the worker last sealed the audit log: what is newer could be changed.",
+            shows=(
+                "How long ago the worker last sealed the audit log: what is newer could be changed."
+            ),
             normal="Some seconds.",
             act="10 minutes with entries waiting: AuditLogUnsealed. Is a worker up?",
             unit="s",
@@ -157,7 +181,10 @@ _HEALTH: Final = Section(
             over_time(
                 _minute("auth_attempts_total", "", f'{API},result="success"'), "log-ins that worked"
             ),
-            shows="Log-ins a minute that failed or were stopped by the rate limit, and those that worked.",
+            shows=(
+                "Log-ins a minute that failed or were stopped by the rate limit, and those that "
+                "worked."
+            ),
             normal="Guesses far below the others.",
             act="Above the line (50 in 10 minutes) and above the others: LoginBruteForce fires.",
             unit=PER_MINUTE,
@@ -170,9 +197,15 @@ _HEALTH: Final = Section(
             over_time(
                 _minute("rate_limit_unenforced_total", "scope", SCOPES), "not enforced: {{scope}}"
             ),
-            shows="Requests a minute answered with 429, by limit, and those that no limit could look at.",
+            shows=(
+                "Requests a minute answered with 429, by limit, and those that no limit could look "
+                "at."
+            ),
             normal="None, or a few.",
-            act="Above the line (100 in 15 minutes) RateLimitHitsHigh fires: an attack, or a tight limit?",
+            act=(
+                "Above the line (100 in 15 minutes) RateLimitHitsHigh fires: an attack, or a tight "
+                "limit?"
+            ),
             unit=PER_MINUTE,
             limit=6.7,
             colours={"^login$": WARNING, "^registration$": NOTICE, "^not enforced": CRITICAL},
@@ -230,9 +263,15 @@ _CHANGED: Final = Section(
                 _minute("security_events_total", "job", f'{JOBS},event="operations_access_denied"'),
                 "{{job}}",
             ),
-            shows="Requests a minute for `/debug` and `/health/detailed` without the token, by process.",
+            shows=(
+                "Requests a minute for `/debug` and `/health/detailed` without the token, by "
+                "process."
+            ),
             normal="None at all.",
-            act="Above the line (10 in 15 minutes) OperationsAccessDenied fires: who can reach this port?",
+            act=(
+                "Above the line (10 in 15 minutes) OperationsAccessDenied fires: who can reach "
+                "this port?"
+            ),
             unit=PER_MINUTE,
             limit=0.67,
         ),
@@ -242,9 +281,15 @@ _CHANGED: Final = Section(
             over_time(
                 increase("auth_lockouts_total", "", where=API, window=ZOOM), "accounts locked"
             ),
-            shows="Sessions that are neither over nor revoked, as sampled, and accounts that get locked.",
+            shows=(
+                "Sessions that are neither over nor revoked, as sampled, and accounts that get "
+                "locked."
+            ),
             normal="Follows the hour of the day; nobody is locked.",
-            act="Sessions fall at once: were tokens revoked, or is the sample old (dashboard Worker)?",
+            act=(
+                "Sessions fall at once: were tokens revoked, or is the sample old (dashboard "
+                "Worker)?"
+            ),
             unit="short",
             decimals=0,
             colours={"active sessions": NEUTRAL, "accounts locked": CRITICAL},
@@ -256,7 +301,10 @@ _CHANGED: Final = Section(
             ),
             shows="Requests a second that were refused: 401, 403, 404, 409, 413, 422 and 429.",
             normal="Few, and as many as always.",
-            act="404 rises: somebody looks for pages. 422: for mistakes of ours. The table says where.",
+            act=(
+                "404 rises: somebody looks for pages. 422: for mistakes of ours. The table says "
+                "where."
+            ),
             unit="reqps",
             stacked=True,
             colours={
@@ -275,9 +323,15 @@ _CHANGED: Final = Section(
                 f"topk(5, sum by (client_ip) (count_over_time({WRONG_PASSWORDS} [$__interval])))",
                 "{{client_ip}}",
             ),
-            shows="Log-ins with a wrong password, by the network they came from, its last part left out.",
+            shows=(
+                "Log-ins with a wrong password, by the network they came from, its last part left "
+                "out."
+            ),
             normal="A few, from everywhere.",
-            act="30 in 15 minutes from one: LoginsFailFromOneNetwork. It can be shut out at the gateway.",
+            act=(
+                "30 in 15 minutes from one: LoginsFailFromOneNetwork. It can be shut out at the "
+                "gateway."
+            ),
             unit="short",
             stacked=True,
         ),
@@ -296,9 +350,17 @@ _CHANGED: Final = Section(
                 + increase("http_requests_total", "handler", where=API, window="$__range")
                 + " > 0)"
             ),
-            shows="What was refused in the shown time, by route and status, and its share of the route.",
-            normal="401 of log-ins, 404 of `unmatched` (no route of ours), 422 of what people mistype.",
-            act="A share that is new: did our contract change, or does somebody try? Click for the route.",
+            shows=(
+                "What was refused in the shown time, by route and status, and its share of the "
+                "route."
+            ),
+            normal=(
+                "401 of log-ins, 404 of `unmatched` (no route of ours), 422 of what people mistype."
+            ),
+            act=(
+                "A share that is new: did our contract change, or does somebody try? Click for the "
+                "route."
+            ),
             labels={"handler": "Route", "status": "Status"},
             widths={"Status": 80},
             columns=[
@@ -327,9 +389,15 @@ _CHANGED: Final = Section(
                 + "` [$__interval]))",
                 "lines that look like secrets",
             ),
-            shows="Refused log-ins to tools and database, and log lines that look as if they held a secret.",
+            shows=(
+                "Refused log-ins to tools and database, and log lines that look as if they held a "
+                "secret."
+            ),
             normal="None of all three; a browser asks a tool once before it shows the form.",
-            act="In 10 minutes: ToolLoginsFail at 20, DatabaseLoginsRefused at 5. SecretInLogs at the first.",
+            act=(
+                "In 10 minutes: ToolLoginsFail at 20, DatabaseLoginsRefused at 5. SecretInLogs at "
+                "the first."
+            ),
             unit="short",
             decimals=0,
             width=12,
@@ -346,7 +414,9 @@ _WHY: Final = Section(
             "Audit entries by action",
             over_time(_minute("audit_entries_total", "action", JOBS), "{{action}}"),
             shows="Entries of the audit log a minute, by what was done, after their commit.",
-            normal="registration and login follow the customers; configuration with deployments only.",
+            normal=(
+                "registration and login follow the customers; configuration with deployments only."
+            ),
             act="configuration without a deployment, or profiling that nobody ordered: who was it?",
             unit=PER_MINUTE,
             stacked=True,
@@ -366,7 +436,10 @@ _WHY: Final = Section(
             over_time(f'max(audit_unsealed_entries{{job="worker",{CHOSEN}}})', "entries"),
             shows="Entries that the chain does not protect yet, as the worker last sampled.",
             normal="A few: it seals every some seconds.",
-            act="It grows, or is above the line: AuditLogUnsealed. `python -m app audit verify` afterwards.",
+            act=(
+                "It grows, or is above the line: AuditLogUnsealed. `python -m app audit verify` "
+                "afterwards."
+            ),
             unit="short",
             decimals=0,
             limit=10_000,
@@ -375,17 +448,28 @@ _WHY: Final = Section(
         log_lines(
             "Audit log",
             lines(AUDIT),
-            shows="The second copy of the audit log: entries, and the chain's head each time it is sealed.",
+            shows=(
+                "The second copy of the audit log: entries, and the chain's head each time it is "
+                "sealed."
+            ),
             normal="Registrations, log-ins, seals whose `position` only rises.",
-            act="A position that falls: AuditHeadWentBack, somebody changed the table. Compare the copies.",
+            act=(
+                "A position that falls: AuditHeadWentBack, somebody changed the table. Compare the "
+                "copies."
+            ),
             width=12,
         ),
         log_lines(
             "Log-ins and security events",
             lines(LOGS),
-            shows="Log-ins, refused tokens, rate limits and what else people try, as processes tell.",
+            shows=(
+                "Log-ins, refused tokens, rate limits and what else people try, as processes tell."
+            ),
             normal="Successful log-ins.",
-            act="Many of one `user_id`: guessing. `request_id` finds the access line with its network.",
+            act=(
+                "Many of one `user_id`: guessing. `request_id` finds the access line with its "
+                "network."
+            ),
             width=12,
         ),
     ),

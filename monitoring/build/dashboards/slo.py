@@ -57,6 +57,8 @@ def _burn_graph(window: BurnWindow) -> Panel:
         decimals=1,
         width=12,
         height=7,
+        # Beyond, it is all the same; a budget that has just begun burns hundreds of times too fast.
+        maximum=float(window.factor) * 2,
         limit=((float(window.factor), CRITICAL if is_page else WARNING),),
     )
 
@@ -71,7 +73,10 @@ _HEALTH: Final = Section(
             ),
             shows="Objectives whose error budget of 30 days is spent.",
             normal="None of them.",
-            act="ErrorBudgetExhausted fires: what burns it is fixed before anything new is deployed.",
+            act=(
+                "ErrorBudgetExhausted fires: what burns it is fixed before anything new is "
+                "deployed."
+            ),
             unit="short",
             steps=above(critical=1),
         ),
@@ -96,11 +101,14 @@ _HEALTH: Final = Section(
             steps=[(None, GOOD), (1, NOTICE), (6, WARNING), (14.4, CRITICAL)],
         ),
         figure(
-            "Fastest burn, 1 hour",
+            "Fastest burn, 1 h",
             over_time(f"max({_burn('1h')})", "burn"),
             shows="How many times too fast the fastest budget burnt in the last hour.",
             normal="Below 1.",
-            act="Above 14.4, two percent of the 30 days' budget are gone in this hour: somebody is called.",
+            act=(
+                "Above 14.4, two percent of the 30 days' budget are gone in this hour: somebody is "
+                "called."
+            ),
             unit="suffix:x",
             decimals=1,
             steps=[(None, GOOD), (1, NOTICE), (6, WARNING), (14.4, CRITICAL)],
@@ -113,12 +121,14 @@ _HEALTH: Final = Section(
             ),
             shows="Alerts about error budgets that fire now.",
             normal="None of them.",
-            act="The table of what is near says which windows burn; the alert's runbook what to do.",
+            act=(
+                "The table of what is near says which windows burn; the alert's runbook what to do."
+            ),
             unit="short",
             steps=above(warning=1),
         ),
         figure(
-            "Without events, 1 hour",
+            "No events, 1 h",
             over_time(
                 f"count({_of('sloth_slo_info')} unless on ({ONE}) {_of('slo:events:increase1h')} > 0)"
                 f" or on () (0 * max(sloth_slo_info{{{CHOSEN}}}))",
@@ -141,9 +151,14 @@ _HEALTH: Final = Section(
             rows(_burn("3d")),
             rows(_of("slo:bad_events:increase30d")),
             rows(_of("slo:events:increase30d")),
-            shows="What is promised, what was kept in 30 days, what is left, and how fast it burns.",
+            shows=(
+                "What is promised, what was kept in 30 days, what is left, and how fast it burns."
+            ),
             normal="Budget left above 20 %, burns below 1.",
-            act="Click an objective to see it alone. Burn of 1 h says what is going on, 3 d what wears on.",
+            act=(
+                "Click an objective to see it alone. Burn of 1 h says what is going on, 3 d what "
+                "wears on."
+            ),
             labels={"sloth_service": "Service", "sloth_slo": "Objective"},
             columns=[
                 Column("Promised", "percentunit", decimals=1),
@@ -180,7 +195,10 @@ _CHANGED: Final = Section(
         grid(
             "How near each alert is",
             *(rows(_nearness(window)) for window in BURN_WINDOWS),
-            shows="Share of each alert's threshold that is reached, in both of its windows: 100 % fires.",
+            shows=(
+                "Share of each alert's threshold that is reached, in both of its windows: 100 % "
+                "fires."
+            ),
             normal="Far below 100 %.",
             act=(
                 "At 100 % it fires after 2 minutes, if there were also enough bad events: 5, or 3 of the "
@@ -208,7 +226,9 @@ _CHANGED: Final = Section(
                 f" 0 * {_of('slo:objective:ratio')}, 1)",
                 "{{sloth_slo}}",
             ),
-            shows="When an alert about the budget of each objective fired: page, ticket or exhausted.",
+            shows=(
+                "When an alert about the budget of each objective fired: page, ticket or exhausted."
+            ),
             normal="Green throughout.",
             act="Compare with deployments (dashed lines elsewhere), and with dependencies, below.",
             texts={"0": ("quiet", GOOD), "1": ("fires", CRITICAL)},
@@ -218,9 +238,14 @@ _CHANGED: Final = Section(
         graph(
             "Budget left",
             over_time(_of("slo:period_error_budget_remaining:ratio"), "{{sloth_slo}}"),
-            shows="How much of the 30 days' error budget is left, over time. Below 0 it is overspent.",
+            shows=(
+                "How much of the 30 days' error budget is left, over time. Below 0 it is overspent."
+            ),
             normal="Flat, or rising as bad times pass out of the 30 days.",
-            act="A step down was an outage; a slope is wear. Zoom in on its begin: what was deployed?",
+            act=(
+                "A step down was an outage; a slope is wear. Zoom in on its begin: what was "
+                "deployed?"
+            ),
             unit="percentunit",
             minimum=-1,  # a new stack is soon far below it, and would hide all others
             maximum=1,
@@ -230,7 +255,10 @@ _CHANGED: Final = Section(
         graph(
             "Good events over 30 days",
             over_time(f"1 - {_of('slo:sli_error:ratio_rate30d')}", "{{sloth_slo}}"),
-            shows="Share of the events of the last 30 days that were good, each event counting the same.",
+            shows=(
+                "Share of the events of the last 30 days that were good, each event counting the "
+                "same."
+            ),
             normal="Above what the table says is promised: 99.9 %, 99.5 %, 99 % or 95 %.",
             act="Below it the budget is gone: ErrorBudgetExhausted.",
             unit="percentunit",
@@ -258,7 +286,9 @@ _WHY: Final = Section(
             "Events in 5 minutes",
             over_time(_of("slo:events:increase5m"), "{{sloth_slo}}"),
             shows="How many events of each objective there were: what a bad one weighs.",
-            normal="As many as customers make; moments of probes and jobs are as many as the scrapes.",
+            normal=(
+                "As many as customers make; moments of probes and jobs are as many as the scrapes."
+            ),
             act="Few events: one failure is a large share, and alerts wait for five of them.",
             unit="short",
             decimals=0,

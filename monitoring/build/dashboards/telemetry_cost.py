@@ -31,6 +31,19 @@ LOGS: Final = (
     " | detected_level=~`warn|error|critical`"
 )
 
+
+def _lost(kind: str) -> str:
+    """Return what was lost before each destination; 0 where nothing ever was: then nothing counts it."""
+    nothing = f"sum by (exporter) (0 * otelcol_exporter_queue_size{{{QUEUES}}})"
+    return " + ".join(
+        f"({growth(f'otelcol_exporter_{way}_failed_{kind}_total{{{QUEUES}}}', by='exporter')} or {nothing})"
+        for way in ("enqueue", "send")
+    )
+
+
+LOST_SPANS: Final = _lost("spans")
+LOST_LINES: Final = _lost("log_records")
+
 _HEALTH: Final = Section(
     "Is it healthy? Everything is watched, and nothing is lost",
     (
@@ -47,7 +60,7 @@ _HEALTH: Final = Section(
             steps=above(critical=1),
         ),
         figure(
-            "Lost in our processes",
+            "Lost by processes",
             over_time(
                 zero_while_up(
                     growth(f'telemetry_dropped_total{{{OURS},signal=~"$signal"}}'), "api|worker"
@@ -65,7 +78,7 @@ _HEALTH: Final = Section(
             steps=above(critical=1),
         ),
         figure(
-            "Lost in the collector",
+            "Lost by collector",
             over_time(
                 zero_while_up(
                     growth(f"otelcol_exporter_send_failed_spans_total{{{COLLECTOR}}}"),
@@ -381,22 +394,8 @@ _BACKENDS: Final = Section(
         ),
         graph(
             "Collector: what must not happen",
-            over_time(
-                growth(f"otelcol_exporter_enqueue_failed_spans_total{{{QUEUES}}}", by="exporter")
-                + " + "
-                + growth(f"otelcol_exporter_send_failed_spans_total{{{QUEUES}}}", by="exporter"),
-                "{{exporter}}: spans lost",
-            ),
-            over_time(
-                growth(
-                    f"otelcol_exporter_enqueue_failed_log_records_total{{{QUEUES}}}", by="exporter"
-                )
-                + " + "
-                + growth(
-                    f"otelcol_exporter_send_failed_log_records_total{{{QUEUES}}}", by="exporter"
-                ),
-                "{{exporter}}: lines lost",
-            ),
+            over_time(LOST_SPANS, "{{exporter}}: spans lost"),
+            over_time(LOST_LINES, "{{exporter}}: lines lost"),
             over_time(
                 zero_while_up(
                     growth(f"otelcol_receiver_refused_spans_total{{{COLLECTOR}}}"), "otel-collector"
@@ -466,7 +465,7 @@ _BACKENDS: Final = Section(
             decimals=0,
         ),
         figure(
-            "Loki: log rules loaded",
+            "Loki: log rules",
             over_time(f"max(loki_ruler_managers_total{{{LOKI}}})", "tenants"),
             shows="Tenants whose LogQL rules are evaluated.",
             normal="One.",
@@ -478,16 +477,15 @@ _BACKENDS: Final = Section(
         figure(
             "Loki: last clean-up",
             over_time(
-                f"time() - (max({RETAINED}{{{LOKI}}}) > 0)",
+                f"time() - (max({RETAINED}{{{LOKI}}} > 0) or max(process_start_time_seconds{{{LOKI}}}))",
                 "age",
             ),
-            shows="How long ago Loki last deleted what is too old.",
-            normal="Below some hours; it begins two hours after the start.",
+            shows="How long ago Loki last deleted what is too old, or started.",
+            normal="Below some hours.",
             act="It grows without end: the disk fills. The log of Loki's compactor says why.",
             unit="s",
             steps=above(warning=21_600, critical=86_400),
             height=8,
-            quiet="Loki applies retention some hours after its start for the first time",
         ),
         graph(
             "Jaeger: storage, failed calls",

@@ -35,6 +35,7 @@ def figure(
     named: bool = False,
     links: Links = (),
     quiet: str = "",
+    empty: str = "No data",
 ) -> Panel:
     """Return the newest value, large, over a small graph of the shown time.
 
@@ -53,6 +54,7 @@ def figure(
         .text_mode(text_mode)
         .orientation(model.VizOrientation.AUTO)
         .data_links(list(links))
+        .no_value(empty)
     )
     return Panel(title, panel, width, height, quiet)
 
@@ -73,6 +75,7 @@ def bars(
     decimals: int | None = None,
     links: Links = (),
     quiet: str = "",
+    empty: str = "No data",
 ) -> Panel:
     """Return a bar a series, name to its left, longest scale common to all: ask with `now`, sorted."""
     panel = dressed(bargauge.Panel(), title, queries, (shows, normal, act))
@@ -90,6 +93,7 @@ def bars(
         .show_unfilled(True)
         .min(minimum)
         .data_links(list(links))
+        .no_value(empty)
     )
     return Panel(title, panel if maximum is None else panel.max(maximum), width, height, quiet)
 

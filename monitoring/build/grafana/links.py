@@ -76,14 +76,16 @@ def traces_url(service: str, *, tags: str = "") -> str:
     return _explore("jaeger", query | ({"tags": tags} if tags else {}))
 
 
-def drill_down(name: str, title: str, variables: Mapping[str, str]) -> DashboardLink:
+def drill_down(
+    name: str, title: str, variables: Mapping[str, str], *, fixed: Mapping[str, str] | None = None
+) -> DashboardLink:
     """Return a data link from a point of a series to another dashboard: its label becomes a variable.
 
-    `variables` maps the name of the variable to the label: {"handler": "handler"}.
+    `variables` maps the name of the variable to the label: {"handler": "handler"}; `fixed` to a value.
     """
     chosen = "".join(
         f"&var-{variable}=${{__field.labels.{label}}}" for variable, label in variables.items()
-    )
+    ) + "".join(f"&var-{variable}={value}" for variable, value in (fixed or {}).items())
     return (
         DashboardLink(title)
         .type(DashboardLinkType.LINK)

@@ -88,7 +88,7 @@ class Machine:
         (self.programs / "docker").write_text(DOCKER)
         (self.programs / "docker").chmod(0o755)
         self.answer("compose-version", "2.24.0\n")
-        self.answer("info", f"{16 * 1024**3}\n")
+        self.answer("info", f"{16 * 1024**3} 28.2.0\n")
         self.answer("volume-inspect", code=1)
 
     def answer(self, command: str, out: str = "", *, err: str = "", code: int = 0) -> None:

@@ -57,23 +57,6 @@ def test_down_keeps_what_was_kept(machine: Machine) -> None:
     assert not removed(machine)
 
 
-@pytest.mark.parametrize("script", [("up",), ("run", "down"), ("clean",)])
-def test_a_collector_that_was_stopped_alone_is_started_before_others_are_stopped(
-    machine: Machine, script: tuple[str, ...]
-) -> None:
-    """Docker cannot end a container while its log driver waits for a collector that is not there."""
-    machine.answer("volume-ls", "glasshouse_postgres-data\n")
-    machine.answer("compose-ps", "0123456789ab\n")
-    machine.run(*script, FORCE="1")
-    words = [call.partition(" |")[0] for call in machine.calls]
-    started = words.index("start 0123456789ab")
-    ended = [
-        index for index, call in enumerate(words) if " up --detach" in call or " down " in call
-    ]
-    assert ended
-    assert started < min(ended)
-
-
 def test_logs_are_of_all_or_of_one(machine: Machine) -> None:
     machine.run("run", "logs")
     machine.run("run", "logs", SERVICE="app", TAIL="5")

@@ -138,8 +138,23 @@ def test_a_compose_that_will_do_is_taken(machine: Machine, version: str) -> None
     assert machine.run("up").returncode == 0
 
 
+@pytest.mark.parametrize("version", ["20.10.24+dfsg1", "26.1.5", "28.1.1"])
+def test_a_docker_that_is_too_old_for_its_log_driver_is_refused(
+    machine: Machine, version: str
+) -> None:
+    machine.answer("info", f"{16 * 1024**3} {version}\n")
+    assert "too old, 28.2" in refusal(machine.run("up"))
+    assert not machine.env.exists()
+
+
+@pytest.mark.parametrize("version", ["28.2.0", "28.5.2", "29.0.1-rd", "30.0.0"])
+def test_a_docker_that_will_do_is_taken(machine: Machine, version: str) -> None:
+    machine.answer("info", f"{16 * 1024**3} {version}\n")
+    assert machine.run("up").returncode == 0
+
+
 def test_too_little_memory_is_refused_and_can_be_insisted_on(machine: Machine) -> None:
-    machine.answer("info", f"{2 * 1024**3}\n")
+    machine.answer("info", f"{2 * 1024**3} 28.2.0\n")
     said = refusal(machine.run("up"))
     assert "2048 MB" in said
     assert "FORCE=1" in said
@@ -147,7 +162,7 @@ def test_too_little_memory_is_refused_and_can_be_insisted_on(machine: Machine) -
 
 
 def test_memory_that_is_enough_but_not_for_all_limits_is_a_warning(machine: Machine) -> None:
-    machine.answer("info", f"{6 * 1024**3}\n")
+    machine.answer("info", f"{6 * 1024**3} 28.2.0\n")
     done = machine.run("up")
     assert done.returncode == 0
     assert "6144 MB of memory" in done.stderr
