@@ -1,4 +1,4 @@
-"""Programs that no package of Debian has: tests of them run where a variable, or PATH, says where they are.
+"""Programs that Debian has not, or not as recent as here: tests of them run where a variable, or PATH, says where they are.
 
 Without its program such a test is not collected, as those of a stack that is not up (tests/e2e), and the
 end of the run names what was not shown. REQUIRE_TOOLS does not change that: it asks for what CI can install.
@@ -12,7 +12,12 @@ from typing import Final
 
 import pytest
 
-PROGRAMS: Final = {"OTELCOL_BIN": "otelcol-contrib", "JAEGER_BIN": "jaeger", "LOKI_BIN": "loki"}
+PROGRAMS: Final = {
+    "OTELCOL_BIN": "otelcol-contrib",
+    "JAEGER_BIN": "jaeger",
+    "LOKI_BIN": "loki",
+    "CADDY_BIN": "caddy",
+}
 """The variable that says where a program is, and its name."""
 
 

@@ -2,12 +2,12 @@
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.programs import given_program, needs
 from tests.tools import require_tool
 
 FOLDER = Path(__file__).parents[2] / "monitoring/gateway"
@@ -117,11 +117,10 @@ def test_the_inside_is_plain_also_with_tls() -> None:
     assert re.search(r"servers :2020 \{\n\t\tprotocols h1\n\t\}\n\tservers \{", text)
 
 
+@needs("CADDY_BIN")
 @pytest.mark.parametrize("tls", ["", "1"])
 def test_caddy_takes_it(tmp_path: Path, tls: str) -> None:
-    program = os.environ.get("CADDY_BIN") or shutil.which("caddy")
-    if program is None:
-        pytest.skip("there is no caddy here: CADDY_BIN says where one is")
+    program = given_program("CADDY_BIN")
     start = Start(tmp_path, "dash")
     (start.programs / "caddy").write_text(
         f'#!/bin/sh\n[ "$1" != run ] || {{ shift; set -- validate "$@"; }}\nexec {program} "$@"\n'
