@@ -1,4 +1,4 @@
-"""Programs that Debian has not, or not as recent as here: tests of them run where a variable, or PATH, says where they are.
+"""Programs that Debian has not, or not as recent: tests of them run where a variable, or PATH, names one.
 
 Without its program such a test is not collected, as those of a stack that is not up (tests/e2e), and the
 end of the run names what was not shown. REQUIRE_TOOLS does not change that: it asks for what CI can install.

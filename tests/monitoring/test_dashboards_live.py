@@ -56,7 +56,7 @@ BORN_LATER: Final = {
 """Metrics that have no series while all is well, and since when they have some."""
 BORN_WITH_A_FAILURE: Final = re.compile(
     r'job="(otel-collector|loki|jaeger)".*(result="err"|status_code=~"5)'
-    r"|^otelcol_\w+(failed|refused)|^loki_\w+(failed|failures|errors|dropped|discarded|corruptions)"
+    r"|^otelcol_\w+(failed|refused)|^loki_\w*(failed|failures|errors|dropped|discarded|corruptions)"
 )
 """Selectors of other programs' failures: most of these programs count none until there is one."""
 NOT_RECORDED: Final = 'job="grafana"'
