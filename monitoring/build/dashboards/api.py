@@ -32,7 +32,7 @@ from monitoring.build.grafana.queries import (
 )
 from monitoring.build.grafana.tables import Column, grid, log_lines, trace_list
 from monitoring.build.grafana.variables import environment, instance, label_values
-from monitoring.build.records.expressions import increase, mean, quantile, rate, share
+from monitoring.build.records.expressions import mean, quantile, rate, share
 
 ZOOM: Final = "$__rate_interval"
 CHOSEN: Final = 'instance=~"$instance"'
@@ -46,11 +46,12 @@ SERIES: Final = "{{job}} {{instance}}"
 REFUSED: Final = f'{KNOWN},status=~"4..",status!~"401|429|499"'
 """What ClientErrorsHigh counts: a token that ended, a rate limit and who left are no mistakes of a client."""
 LOGS: Final = (
-    '{service_name="glasshouse",deployment_environment_name=~"$environment"}'
+    '{service_name="glasshouse",deployment_environment_name=~"${environment:regex}"}'
     ' | level=~"WARNING|ERROR|CRITICAL"'
 )
 COUNTED: Final = (
-    'sum(count_over_time({service_name=~"glasshouse.*",deployment_environment_name=~"$environment"}'
+    'sum(count_over_time({service_name=~"glasshouse.*",'
+    'deployment_environment_name=~"${environment:regex}"}'
 )
 
 _REQUESTS: Final = rate("http_requests_total", "", where=ROUTES, window=ZOOM)
@@ -265,9 +266,7 @@ _CHANGED: Final = Section(
         ),
         heat(
             "How long requests take",
-            buckets(
-                increase("http_request_duration_seconds_bucket", "le", where=ROUTES, window=ZOOM)
-            ),
+            buckets(rate("http_request_duration_seconds_bucket", "le", where=ROUTES, window=ZOOM)),
             shows="How many requests took how long, and when: two bands are two kinds of requests.",
             normal="A band below 50 ms; log-in and registration are the one at 0.3 s.",
             act=(

@@ -18,7 +18,7 @@ BOTH: Final = 'job=~"api|worker"'
 MONEY: Final = f'{BOTH},currency=~"$currency"'
 SETTLED: Final = f'{BOTH},status=~"captured|failed",decline_reason!="token_refused"'
 LOGS: Final = (
-    '{service_name=~"glasshouse|glasshouse-worker",deployment_environment_name=~"$environment"}'
+    '{service_name=~"glasshouse|glasshouse-worker",deployment_environment_name=~"${environment:regex}"}'
     ' | type="business"'
 )
 SHADES: Final = {
@@ -50,14 +50,10 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Payment success",
-            over_time(
-                f'sum(rate(payments_total{{{BOTH},status="captured"}}[$__rate_interval])) / '
-                f"(sum(rate(payments_total{{{SETTLED}}}[$__rate_interval])) > 0)",
-                "succeeded",
-            ),
+            over_time("all:payments_succeeded:ratio_rate5m", "succeeded"),
             shows=(
-                "Of the payments that were tried and not declined by a bank, the share that was "
-                "captured."
+                "Share of the payments that ended as a bank wanted, captured or declined, over five "
+                "minutes; the others failed."
             ),
             normal="Above 99 %: the objective payment-success.",
             act="Below 95 % PaymentSuccessLow fires: is it the provider (below), or us?",
@@ -67,12 +63,7 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Declined by banks",
-            over_time(
-                f'(sum(rate(payments_total{{{BOTH},status="declined"}}[$__rate_interval])) or vector(0))'
-                f' / (sum(rate(payments_total{{{BOTH},status=~"captured|declined|failed"}}'
-                "[$__rate_interval])) > 0)",
-                "declined",
-            ),
+            over_time("all:payments_declined:ratio_rate5m", "declined"),
             shows="Share of the payments that a bank declined: a business outcome, no error.",
             normal="5 to 15 %, as the customers' cards are.",
             act=(
@@ -85,11 +76,7 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Orders paid",
-            over_time(
-                f'sum(rate(funnel_steps_total{{{BOTH},step="payment"}}[$__rate_interval])) / '
-                f'(sum(rate(funnel_steps_total{{{BOTH},step="order"}}[$__rate_interval])) > 0)',
-                "paid",
-            ),
+            over_time("all:funnel_payment_of_order:ratio_rate1h", "paid"),
             shows="Payments for each order: what becomes of a full basket.",
             normal="What it was yesterday; customers who think again are a part of it.",
             act=(
@@ -100,19 +87,22 @@ _HEALTH: Final = Section(
             decimals=0,
         ),
         figure(
-            "Unsettled payments",
-            over_time(
-                zero_while_up(growth(f'payments_total{{{API},status="pending"}}'), "api"),
+            "Left unanswered",
+            now(
+                zero_while_up(
+                    growth(f'payments_total{{{API},status="pending"}}', window="$__range"), "api"
+                ),
                 "pending",
             ),
             shows=(
-                "Payments that the provider left without an answer; reconciliation settles them "
-                "later."
+                "Payments of the shown time that the provider left without an answer; "
+                "reconciliation settles them later."
             ),
             normal="None, or one now and then.",
             act="More than a tenth of all: PaymentsPendingHigh fires. The provider hangs.",
             unit="short",
             decimals=0,
+            sparkline=False,
             steps=above(warning=5),
         ),
         figure(
@@ -364,7 +354,7 @@ _WHY: Final = Section(
         heat(
             "Value of orders",
             buckets(
-                "sum by (le) (increase(order_value_bucket{"
+                "sum by (le) (rate(order_value_bucket{"
                 f'{API},currency=~"$currency"}}[$__rate_interval]))'
             ),
             shows="How many orders of which value, in major units of the chosen currencies.",

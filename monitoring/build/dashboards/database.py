@@ -48,7 +48,8 @@ SERVERS: Final = 'instance=~"$server"'
 DATABASES: Final = f'{SERVER},datname!~"|template.*"'
 BY: Final = "operation, table"
 LOGS: Final = (
-    '{service_name=~"glasshouse.*",deployment_environment_name=~"$environment"} | type="db_query"'
+    '{service_name=~"glasshouse.*",deployment_environment_name=~"${environment:regex}"}'
+    ' | type="db_query"'
 )
 DAMAGE: Final = (
     "PANIC: |invalid page in block|page verification failed|could not read block"
@@ -214,9 +215,7 @@ _CHANGED: Final = Section(
         heat(
             "How long statements take",
             buckets(
-                increase(
-                    "database_query_duration_seconds_bucket", "le", where=STATEMENTS, window=ZOOM
-                )
+                rate("database_query_duration_seconds_bucket", "le", where=STATEMENTS, window=ZOOM)
             ),
             shows="How many statements took how long, and when.",
             normal="One band, below 5 ms.",

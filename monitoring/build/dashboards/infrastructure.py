@@ -184,7 +184,10 @@ _CHANGED: Final = Section(
                 f"-sum(rate(node_network_transmit_bytes_total{{{WIRES}}}[$__rate_interval]))",
                 "sent",
             ),
-            shows="Bytes a second over the machine's own interfaces; sent is drawn below zero.",
+            shows=(
+                "Bytes a second over the interfaces that the node exporter sees, in the stack "
+                "those of its own container; sent is drawn below zero."
+            ),
             normal="It follows the traffic.",
             act="Sent without requests: who exports, or is being copied?",
             unit="Bps",

@@ -34,7 +34,7 @@ SYNTHETIC: Final = 'job="synthetic"'
 CHECKOUT: Final = 'slo:sli_error:ratio_rate5m{sloth_slo="checkout-errors"}'
 CALLS: Final = f'rate(traces_service_graph_request_total{{job="span-metrics"}}[{ZOOM}])'
 LOGS: Final = (
-    '{service_name=~"glasshouse.*",deployment_environment_name=~"$environment"}'
+    '{service_name=~"glasshouse.*",deployment_environment_name=~"${environment:regex}"}'
     ' | level=~"ERROR|CRITICAL"'
 )
 UP_AND_DOWN: Final = {"0": ("down", CRITICAL), "1": ("up", GOOD)}

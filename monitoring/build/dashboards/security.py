@@ -31,7 +31,7 @@ SCOPES: Final = f'{API},scope=~"$scope"'
 GUESSES: Final = f'{API},result=~"failure|locked"'
 ATTEMPTS: Final = f'{API},result=~"success|failure|locked"'
 REFUSALS: Final = f'{API},status=~"401|403|404|409|413|422|429"'
-ENVIRONMENT: Final = 'deployment_environment_name=~"$environment"'
+ENVIRONMENT: Final = 'deployment_environment_name=~"${environment:regex}"'
 LOGS: Final = f'{{service_name=~"glasshouse.*",{ENVIRONMENT}}} | type=~"auth|security"'
 AUDIT: Final = f'{{log_stream="audit",{ENVIRONMENT}}}'
 WRONG_PASSWORDS: Final = (

@@ -20,7 +20,7 @@ CHOSEN: Final = 'sloth_service=~"$service",sloth_slo=~"$slo"'
 ONE: Final = "sloth_service, sloth_slo"
 BUDGET_ALERTS: Final = f'ALERTS{{alertname=~"ErrorBudget.+",alertstate="firing",{CHOSEN}}}'
 LOGS: Final = (
-    '{service_name=~"glasshouse.*",deployment_environment_name=~"$environment"}'
+    '{service_name=~"glasshouse.*",deployment_environment_name=~"${environment:regex}"}'
     ' | level=~"WARNING|ERROR|CRITICAL"'
 )
 

@@ -41,6 +41,11 @@ def _lost(kind: str) -> str:
     )
 
 
+def _lost_in_all(job: str, *series: str) -> str:
+    """Return what some counters of a job have grown by in the shown time, added up."""
+    return " + ".join(zero_while_up(growth(one, window="$__range"), job) for one in series)
+
+
 LOST_SPANS: Final = _lost("spans")
 LOST_LINES: Final = _lost("log_records")
 
@@ -61,13 +66,12 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Lost by processes",
-            over_time(
-                zero_while_up(
-                    growth(f'telemetry_dropped_total{{{OURS},signal=~"$signal"}}'), "api|worker"
-                ),
-                "lost",
+            now(_lost_in_all("api|worker", f'telemetry_dropped_total{{{OURS},signal=~"$signal"}}')),
+            sparkline=False,
+            shows=(
+                "Log lines, spans and error reports of the shown time that our processes threw "
+                "away."
             ),
-            shows="Log lines, spans and error reports that our processes had to throw away.",
             normal="None.",
             act=(
                 "Ten in ten minutes: TelemetryDropped fires. Whoever takes them is slow or away, "
@@ -79,19 +83,25 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Lost by collector",
-            over_time(
-                zero_while_up(
-                    growth(f"otelcol_exporter_send_failed_spans_total{{{COLLECTOR}}}"),
+            now(
+                _lost_in_all(
                     "otel-collector",
+                    *(
+                        f"otelcol_{where}_{kind}_total{{{COLLECTOR}}}"
+                        for where in (
+                            "exporter_enqueue_failed",
+                            "exporter_send_failed",
+                            "receiver_refused",
+                        )
+                        for kind in ("spans", "log_records")
+                    ),
                 )
-                + " + "
-                + zero_while_up(
-                    growth(f"otelcol_exporter_send_failed_log_records_total{{{COLLECTOR}}}"),
-                    "otel-collector",
-                ),
-                "lost",
             ),
-            shows="Spans and log lines that the collector could not deliver, after its retries.",
+            sparkline=False,
+            shows=(
+                "Spans and log lines of the shown time that the collector refused, had no room for, "
+                "or could not deliver after its retries."
+            ),
             normal="None.",
             act="Is Jaeger up, is Loki? The queues, below, say since when it waits.",
             unit="short",
@@ -109,11 +119,13 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Rules that fail",
-            over_time(
-                f"sum(increase(prometheus_rule_evaluation_failures_total{{{PROMETHEUS}}}[$__rate_interval]))",
-                "failed",
+            now(
+                _lost_in_all(
+                    "prometheus", f"prometheus_rule_evaluation_failures_total{{{PROMETHEUS}}}"
+                )
             ),
-            shows="Evaluations of rules that failed: alerts that cannot fire.",
+            sparkline=False,
+            shows="Evaluations of rules in the shown time that failed: alerts that cannot fire.",
             normal="None.",
             act="PrometheusRuleFailures fires: `/rules` of Prometheus has the error.",
             unit="short",
@@ -122,11 +134,13 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Messages lost",
-            over_time(
-                'sum(increase(alertmanager_notifications_failed_total{job="alertmanager"}[$__rate_interval]))',
-                "failed",
+            now(
+                _lost_in_all(
+                    "alertmanager", 'alertmanager_notifications_failed_total{job="alertmanager"}'
+                )
             ),
-            shows="Notifications that Alertmanager could not deliver.",
+            sparkline=False,
+            shows="Notifications of the shown time that Alertmanager could not deliver.",
             normal="None.",
             act="AlertmanagerNotificationsFailing fires, if any channel is left: which one, below.",
             unit="short",

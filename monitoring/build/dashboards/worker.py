@@ -16,7 +16,7 @@ OF_TASK: Final = f'{OURS},task=~"$task"'
 PERIODIC: Final = "relay|redeliver|reconcile|seal|sample|purge"
 """Jobs that run by the clock: they handle no message, and have no duration."""
 LOGS: Final = (
-    '{service_name="glasshouse-worker",deployment_environment_name=~"$environment"}'
+    '{service_name="glasshouse-worker",deployment_environment_name=~"${environment:regex}"}'
     ' | level=~"WARNING|ERROR|CRITICAL"'
 )
 
@@ -180,7 +180,7 @@ _CHANGED: Final = Section(
         heat(
             "Duration of all jobs",
             buckets(
-                "sum by (le) (increase(job_duration_seconds_bucket{"
+                "sum by (le) (rate(job_duration_seconds_bucket{"
                 f'{OF_TASK},task!~"{PERIODIC}"}}[$__rate_interval]))'
             ),
             shows=(

@@ -65,6 +65,8 @@ class _Placed(Builder[dashboard.Panel]):
         built = self.panel.content.build()
         built.id_val = self.number
         built.grid_pos = self.place
+        if self.panel.quiet:
+            built.description = f"{built.description}\n\n**Empty:** {self.panel.quiet}."
         return built
 
 

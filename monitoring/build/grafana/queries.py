@@ -28,9 +28,9 @@ def rate(series: str, *, by: str = "") -> str:
     return f"sum by ({by}) (rate({series}[$__rate_interval]))"
 
 
-def growth(series: str, *, by: str = "") -> str:
-    """Return PromQL for how much counters have grown since the point before, added up by `by`."""
-    return f"sum by ({by}) (increase({series}[$__rate_interval]))"
+def growth(series: str, *, by: str = "", window: str = "$__rate_interval") -> str:
+    """Return PromQL for how much counters have grown within the window, added up by `by`."""
+    return f"sum by ({by}) (increase({series}[{window}]))"
 
 
 def over_time(expr: str, legend: str = "", *, exemplars: bool = False) -> Query:
