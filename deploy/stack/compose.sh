@@ -36,6 +36,39 @@ API APP_PORT 8000 /docs no
 LINES
 }
 
+# Prints what `docker inspect` says of the running container of a service: SERVICE TEMPLATE. Fails if there is none.
+inspect() {
+    container=$(docker compose ps --quiet "$1" 2>/dev/null | head -n 1)
+    [ -n "$container" ] && docker inspect --format "$2" "$container" 2>/dev/null
+}
+
+# Prints 1 if the gateway speaks TLS as it runs, which .env may not say any more, and nothing if it does not.
+# Fails if it does not run.
+running_tls() {
+    told=$(inspect gateway '{{range .Config.Env}}{{println .}}{{end}}') || return 1
+    ! printf '%s\n' "$told" | grep -q '^STACK_TLS=.' || printf 1
+}
+
+# Prints PORT-IN-THE-CONTAINER PORT-OF-THIS-MACHINE, a line each, of what is published as it runs.
+running_ports() {
+    for service in gateway app; do
+        inspect "$service" '{{range $inner, $places := .NetworkSettings.Ports}}{{range $places}}{{$inner}} {{println .HostPort}}{{end}}{{end}}' |
+            sed -n 's,^\([0-9]*\)/tcp \([0-9]*\)$,\1 \2,p'
+    done
+}
+
+# Sets the variable of each port to what is published as it runs; those of a stack that does not run stay.
+take_running_ports() {
+    found=$(running_ports)
+    # What is published has the same number in its container as by default.
+    while read -r _ variable default _ _; do
+        port=$(printf '%s\n' "$found" | sed -n "s/^$default //p" | head -n 1)
+        [ -z "$port" ] || eval "export $variable=$port"
+    done <<VARIABLES
+$(published)
+VARIABLES
+}
+
 # Whether Docker and Compose are there, running, and recent enough; says what to do otherwise.
 require_docker() {
     command -v docker >/dev/null 2>&1 ||

@@ -1,4 +1,5 @@
-# Whether the machine can carry the stack: memory, disk, and ports that nobody else has.
+# Whether the machine can carry the stack: memory, disk, and ports that nobody else has; and whether what is set for
+# it can be meant.
 #
 # Read (`.`) by: up.sh, after compose.sh. Tested by: tests/unit/deploy/test_stack_up.py.
 
@@ -55,17 +56,48 @@ who_has() {
     fi
 }
 
+# Compose would take apart the networks of what runs before Docker refuses what cannot be an address.
+check_subnet() {
+    subnet=$(setting STACK_SUBNET 172.29.88)
+    printf '%s\n' "$subnet" | awk -F . '
+        NF != 3 || NR > 1 {exit 1}
+        {for (i = 1; i <= 3; i++) if ($i !~ /^(0|[1-9][0-9]*)$/ || $i + 0 > 255) exit 1}' ||
+        fail "STACK_SUBNET=$subnet is not the beginning of a network: three numbers up to 255 are, such as 172.29.88."
+}
+
+# The same rule as in setup.py, which would say it only when everything else waits for it.
+check_user() {
+    case $(setting STACK_USER admin) in
+        *[!A-Za-z0-9.@_-]*) fail "STACK_USER=$(setting STACK_USER admin) cannot be a user: letters, digits and . _ - @ only." ;;
+    esac
+}
+
+# Prints a port for somebody who cannot have this one: it is nobody's, and none that we want ourselves.
+another_port() {
+    another=$(($1 > 50000 ? $1 - 10000 : $1 + 10000))
+    while case $wanted in *" $another="*) true ;; *) is_taken "$another" ;; esac; do
+        another=$((another + 1))
+    done
+    printf '%s' "$another"
+}
+
 check_ports() {
     ours=" $(docker compose ps --format '{{range .Publishers}}{{.PublishedPort}} {{end}}' 2>/dev/null | tr '\n' ' ')"
+    wanted=" $(published | while read -r _ variable default _ _; do printf '%s=%s ' "$(setting "$variable" "$default")" "$variable"; done)"
     published | while read -r name variable default _ _; do
         port=$(setting "$variable" "$default")
         case $port in
-            '' | *[!0-9]*) fail "$variable=$port is not a port: a number up to 65535 is." ;;
+            '' | *[!0-9]* | 0* | ??????*) fail "$variable=$port is not a port: a number from 1 to 65535 is." ;;
         esac
+        [ "$port" -le 65535 ] || fail "$variable=$port is not a port: a number from 1 to 65535 is."
+        other=$(printf '%s' "$wanted" | tr ' ' '\n' | sed -n "s/^$port=//p" | grep -v -x "$variable" | head -n 1) || :
+        if [ -n "$other" ]; then
+            fail "$variable and $other are both $port: choose another for one of them, such as make up $variable=$(another_port "$port")"
+        fi
         case $ours in *" $port "*) continue ;; esac
         if is_taken "$port"; then
             by=$(who_has "$port")
-            fail "port $port, which $name wants, is taken${by:+ $by}: end that, or choose another: make up $variable=$((port > 50000 ? port - 10000 : port + 10000))"
+            fail "port $port, which $name wants, is taken${by:+ $by}: end that, or choose another: make up $variable=$(another_port "$port")"
         fi
     done
 }

@@ -27,7 +27,7 @@ case $command in
         require_docker
         is_running || fail 'the stack does not run: make up'
         # As it runs, not as .env has it by now.
-        STACK_TLS=$(docker compose exec -T gateway printenv STACK_TLS 2>/dev/null || :)
+        STACK_TLS=$(running_tls) || fail 'the gateway of the stack does not run: make up'
         export STACK_TLS
         exec docker compose run --rm --no-deps doctor "$@"
         ;;
@@ -35,8 +35,10 @@ case $command in
         require_docker
         is_running || fail 'the stack does not run: make up'
         read_login || fail 'the login of the stack cannot be read: make up'
+        take_running_ports
+        STACK_TLS=$(running_tls) || fail 'the gateway of the stack does not run: make up'
         scheme=http
-        if [ -n "$(docker compose exec -T gateway printenv STACK_TLS 2>/dev/null || :)" ]; then
+        if [ -n "$STACK_TLS" ]; then
             scheme=https
             # For Python's clients, and for curl
             export SSL_CERT_FILE="$PWD/var/tls/root.crt" CURL_CA_BUNDLE="$PWD/var/tls/root.crt"

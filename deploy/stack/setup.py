@@ -14,6 +14,7 @@ Must never print a secret other than the login, and that only when it was made h
 import hashlib
 import json
 import os
+import re
 import secrets
 import string
 import sys
@@ -30,6 +31,8 @@ KEPT: Final = "setup"
 DEFAULT_USER: Final = "admin"
 SYMBOLS: Final = string.ascii_letters + string.digits
 """A password of these needs no quoting anywhere, and survives being copied from a terminal."""
+USER: Final = re.compile(r"[A-Za-z0-9._@-]+")
+"""It becomes a word in the gateway's configuration, and a part of an address of e-mail."""
 
 
 def _password() -> str:
@@ -95,6 +98,8 @@ def decide(
         CannotPrepare: A value of the environment cannot be one.
     """
     values = {"stack_user": environment.get("STACK_USER") or DEFAULT_USER}
+    if not USER.fullmatch(values["stack_user"]):
+        raise CannotPrepare("STACK_USER may have letters, digits and . _ - @ only.")
     told = []
     for name, make in MADE.items():
         given = environment.get(name.upper(), "")

@@ -6,14 +6,15 @@ set -eu
 cd "$(dirname "$0")/../.."
 . deploy/stack/compose.sh
 
-# What runs knows better than .env whether it speaks TLS, unless it does not run.
+require_docker
+# What runs knows better than .env where it is and whether it speaks TLS, unless it does not run.
+take_running_ports
 if [ -z "${STACK_TLS+set}" ]; then
-    STACK_TLS=$(docker compose exec -T gateway printenv STACK_TLS 2>/dev/null || setting STACK_TLS '')
+    STACK_TLS=$(running_tls) || STACK_TLS=$(setting STACK_TLS '')
 fi
 scheme=http
 [ -z "$STACK_TLS" ] || scheme=https
 
-require_docker
 user='' password=''
 if read_login; then
     user=$STACK_LOGIN password=$STACK_SECRET

@@ -19,9 +19,9 @@ for secret in stack_user stack_password; do
     [ -s "$secrets/$secret" ] || refuse "There is no $secrets/$secret: docker compose up setup makes it."
 done
 GATEWAY_USER=$(cat "$secrets/stack_user")
-# It becomes a word of the Caddyfile.
+# It becomes a word of the Caddyfile. deploy/stack/setup.py refuses the same, earlier.
 case $GATEWAY_USER in
-'' | *[!A-Za-z0-9.@_+-]*) refuse "STACK_USER has characters that it cannot have." ;;
+'' | *[!A-Za-z0-9.@_-]*) refuse "STACK_USER has characters that it cannot have." ;;
 esac
 # A tenth of a second for each guess; Caddy's own cost would take a slow machine seconds.
 GATEWAY_HASH=$(printf '%s\n' "$(cat "$secrets/stack_password")" | caddy hash-password --bcrypt-cost 11) || refuse "The password cannot be hashed."

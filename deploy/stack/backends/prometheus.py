@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 
 from deploy.stack.backends.errors import WrongAnswer
@@ -20,13 +21,20 @@ class Target:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule, recording or alerting; `error` is empty where its last evaluation went well."""
+    """One rule, recording or alerting.
+
+    Attributes:
+        health: `unknown` until it is evaluated for the first time.
+        error: Empty where its last evaluation went well.
+        interval: Seconds between two evaluations of its group.
+    """
 
     name: str
     kind: str
     health: str
     error: str
     state: str
+    interval: float
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,10 @@ class Prometheus(Backend):
         """Return every rule of every group."""
         return read_rules(self.api("rules"))
 
+    def configured_at(self) -> float:
+        """Return when it last read its configuration and rules, in seconds since 1970."""
+        return datetime.fromisoformat(self.api("status/runtimeinfo")["lastConfigTime"]).timestamp()
+
     def flags(self) -> dict[str, str]:
         """Return the flags that it was started with."""
         flags: dict[str, str] = self.api("status/flags")
@@ -115,6 +127,7 @@ def read_rules(data: Any) -> list[Rule]:
             health=rule.get("health", "unknown"),
             error=rule.get("lastError", ""),
             state=rule.get("state", ""),
+            interval=float(group.get("interval") or 0),
         )
         for group in data["groups"]
         for rule in group["rules"]

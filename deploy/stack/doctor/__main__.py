@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deploy.stack.backends.addresses import Addresses, NotUsable
 from deploy.stack.doctor.checks import CHECKS
-from deploy.stack.doctor.examination import examine
+from deploy.stack.doctor.examination import NAMELESS, examine
 from deploy.stack.doctor.findings import Finding
 from deploy.stack.doctor.house import House
 from deploy.stack.doctor.report import as_json, exit_code, print_report
@@ -60,7 +60,7 @@ def doctor(
 def _is_elsewhere(findings: list[Finding]) -> bool:
     """Whether not one of the names of the compose file is known here."""
     answering = [one for one in findings if one.check.endswith(" answers")]
-    return all("known inside of the stack only" in one.remedy for one in answering)
+    return all(one.remedy.startswith(NAMELESS) for one in answering)
 
 
 if __name__ == "__main__":

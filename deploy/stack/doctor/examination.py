@@ -17,6 +17,8 @@ from deploy.stack.doctor.house import BACKENDS, Deadline, House
 
 GRACE_SECONDS: Final = 20.0
 """Beyond a check's own time: what it takes for the last request to be given up."""
+NAMELESS: Final = "A container has its name only while it runs"
+"""What is said inside of the stack where a host's name is not known."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _look(check: Check, house: House) -> Finding:
     except Failed as failure:
         seen, remedy = failure.seen, failure.remedy
     except BackendError as error:
-        seen, remedy = str(error), _remedy(error, check)
+        seen, remedy = str(error), _remedy(error, check, is_inside=house.addresses.is_inside)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         seen = f"An answer is not of the form that is known ({type(error).__name__}: {error})."
         remedy = (
@@ -139,7 +141,9 @@ def _look(check: Check, house: House) -> Finding:
     )
 
 
-def _remedy(error: BackendError, check: Check) -> str:
+def _remedy(error: BackendError, check: Check, *, is_inside: bool) -> str:
+    if isinstance(error, UnknownHost) and is_inside:
+        return f"{NAMELESS}: docker compose ps {check.component}; docker compose start {check.component}"
     if isinstance(error, UnknownHost):
         return (
             "That name is known inside of the stack only: run `make doctor`, or give the address as "

@@ -25,6 +25,7 @@ TOOLS = [
     "ls",
     "mkdir",
     "mktemp",
+    "mv",
     "od",
     "rm",
     "sed",
@@ -48,11 +49,14 @@ PORTS = [
 ]
 
 # Answers from files beside it, named as the command: "compose-up.out" is
-# what `docker compose up ...` prints, ".err" what it complains of, ".code" how it ends. Notes each call.
+# what `docker compose up ...` prints, ".next" what it prints from the second time on,
+# ".err" what it complains of, ".code" how it ends. Notes each call.
 DOCKER = r"""#!/bin/sh
 here=$(dirname "$0")/docker.d
-printf '%s | tls=%s demo=%s interval=%s version=%s commit=%s\n' "$*" "${STACK_TLS:-}" "${STACK_DEMO:-}" \
-    "${SYNTHETIC_INTERVAL_SECONDS:-}" "${SERVICE_VERSION:-}" "${GIT_COMMIT:-}" >>"$here/calls"
+printf '%s | tls=%s demo=%s interval=%s ' "$*" "${STACK_TLS:-}" "${STACK_DEMO:-}" \
+    "${SYNTHETIC_INTERVAL_SECONDS:-}" >>"$here/calls"
+printf 'version=%s commit=%s ' "${SERVICE_VERSION:-}" "${GIT_COMMIT:-}" >>"$here/calls"
+printf 'login=%s registration=%s\n' "${RATE_LIMIT_LOGIN:-}" "${RATE_LIMIT_REGISTRATION:-}" >>"$here/calls"
 if [ "$1" = compose ]; then
     shift
     while [ "${1:-}" = --profile ]; do shift 2; done
@@ -61,8 +65,15 @@ else
     name=$1
     case $1 in volume | network) name=$1-$2 ;; esac
 fi
+case $name:$* in
+    inspect:*RestartCount*) name=inspect-restarts ;;
+    inspect:*Config.Env*) name=inspect-env ;;
+    inspect:*NetworkSettings*) name=inspect-ports ;;
+    compose-ps:*--all\ --quiet*) name=compose-ps-all ;;
+esac
 [ ! -e "$here/$name.err" ] || cat "$here/$name.err" >&2
 [ ! -e "$here/$name.out" ] || cat "$here/$name.out"
+[ ! -e "$here/$name.next" ] || mv "$here/$name.next" "$here/$name.out"
 [ ! -e "$here/$name.code" ] || exit "$(cat "$here/$name.code")"
 """
 
@@ -87,6 +98,11 @@ class Machine:
         self.ports = {name: str(free_port()) for name in PORTS}
         (self.programs / "docker").write_text(DOCKER)
         (self.programs / "docker").chmod(0o755)
+        # Nothing changes here because time goes by.
+        (self.programs / "sleep").write_text("#!/bin/sh\n")
+        (self.programs / "sleep").chmod(0o755)
+        self.answer("compose-ps-all", "0123456789ab\n")
+        self.answer("inspect-restarts", "running 0\n")
         self.answer("compose-version", "2.24.0\n")
         self.answer("info", f"{16 * 1024**3} 28.2.0\n")
         self.answer("volume-inspect", code=1)

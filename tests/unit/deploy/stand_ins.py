@@ -136,14 +136,22 @@ class StackOfStandIns:
     """Nine stand-ins; `environment` is what leads the doctor to them.
 
     Attributes:
-        series: What Prometheus finds, by a part of the query.
+        series: What Prometheus finds, by a part of the query; a series with a job only if the query asks for
+            none or for that one.
+        configured: When Prometheus read its configuration, in seconds since 1970.
         lines: What Loki finds: service and text.
+        silence: Seconds since the newest line.
         spans: The services of the one trace that Jaeger has.
     """
 
     def __init__(self) -> None:
         self.series: dict[str, list[tuple[dict[str, str], float]]] = {
-            "otelcol_process_uptime": [({}, 120.0)],
+            'up{job="otel-collector"}': [({"job": "otel-collector"}, 1.0)],
+            # Jaeger is built of the same parts.
+            "otelcol_process_uptime": [
+                ({"job": "jaeger"}, 600.0),
+                ({"job": "otel-collector"}, 120.0),
+            ],
             "traces_span_metrics_calls_total": [({"service_name": one}, 1.0) for one in SERVICES],
             "traces_service_graph_request_total": [
                 ({"client": SERVICES[0], "server": SERVICES[1]}, 1.0)
@@ -156,6 +164,8 @@ class StackOfStandIns:
         }
         self.targets = [self.target("api", "app:8000"), self.target("worker", "worker:8002")]
         self.rules = [self.rule("ApiDown"), self.rule("slo:x", kind="recording")]
+        self.configured = time.time() - 3600
+        self.silence = 0.0
         self.lines = [(one, f'{{"trace_id": "{TRACE}"}}') for one in SERVICES]
         self.lines.append(("grafana", "level=info msg=started"))
         self.spans = list(SERVICES)
@@ -249,11 +259,13 @@ class StackOfStandIns:
     def _prometheus(self) -> dict[str, Route]:
         def query(_: Asked, parameters: dict[str, list[str]]) -> Any:
             expression = parameters["query"][0]
+            jobs = set(re.findall(r'job="([^"]+)"', expression))
             found = [
                 sample
                 for part, samples in self.series.items()
                 if part in expression
                 for sample in samples
+                if not jobs or sample[0].get("job", "") in {*jobs, ""}
             ]
             return _vector(*found)
 
@@ -262,7 +274,14 @@ class StackOfStandIns:
             "/-/ready": "ready",
             "/api/v1/query": query,
             "/api/v1/targets": lambda *_: _data({"activeTargets": self.targets}),
-            "/api/v1/rules": lambda *_: _data({"groups": [{"rules": self.rules}]}),
+            "/api/v1/rules": lambda *_: _data({"groups": [{"interval": 120, "rules": self.rules}]}),
+            "/api/v1/status/runtimeinfo": lambda *_: _data(
+                {
+                    "lastConfigTime": time.strftime(
+                        "%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.configured)
+                    )
+                }
+            ),
             "/api/v1/status/flags": lambda *_: _data({"enable-feature": self.features}),
             "/api/v1/alertmanagers": _data({"activeAlertmanagers": [{"url": "http://a/"}]}),
             "/api/v1/query_exemplars": _data([{"seriesLabels": {}, "exemplars": [exemplar]}]),
@@ -312,8 +331,10 @@ class StackOfStandIns:
             ]
             return _data({"resultType": "streams", "result": found})
 
-        def query(*_: Any) -> Any:
-            return _vector(*(({"service_name": service}, 5.0) for service, _ in self.lines))
+        def query(_: Asked, parameters: dict[str, list[str]]) -> Any:
+            (minutes,) = re.findall(r"\[(\d+)m\]", parameters["query"][0])
+            found = self.lines if self.silence < int(minutes) * 60 else []
+            return _vector(*(({"service_name": service}, 5.0) for service, _ in found))
 
         return {
             "/ready": "ready",

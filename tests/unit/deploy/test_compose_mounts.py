@@ -77,6 +77,17 @@ def test_the_demonstration_changes_the_clock_and_nothing_else() -> None:
     assert configured == "/etc/alertmanager-demo/alertmanager.yml"
 
 
+@pytest.mark.parametrize("demo", ["", "1"])
+def test_the_scripted_customer_is_let_in(demo: str) -> None:
+    """Each journey registers and logs in, from one address; test_stack_up.py has `make up DEMO=1`."""
+    started = services(STACK_DEMO=demo)
+    a_minute = 60 / int(started["synthetic"]["environment"]["SYNTHETIC_INTERVAL_SECONDS"])
+    for limit in ("RATE_LIMIT_LOGIN", "RATE_LIMIT_REGISTRATION"):
+        allowed, _, per = started["app"]["environment"][limit].partition("/")
+        assert per == "minute"
+        assert int(allowed) >= 2 * a_minute
+
+
 def example() -> dict[str, dict[str, str]]:
     return audiences(dict.fromkeys((*MADE, "stack_user"), "value"))
 

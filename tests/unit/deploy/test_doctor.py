@@ -73,6 +73,13 @@ def test_no_two_checks_have_the_same_name_and_grounds_exist() -> None:
 
 Illness = Callable[[StackOfStandIns], object]
 
+
+def _just_started(stack: StackOfStandIns, *rules: dict[str, object]) -> None:
+    """Have Prometheus read its configuration now, with a rule that is not due yet."""
+    stack.configured = time.time()
+    stack.rules += [stack.rule("slo:x30d", "recording", "unknown"), *rules]
+
+
 ILL: dict[str, tuple[Illness, str, str, str]] = {
     # what is wrong: how, the only check that fails, what was seen, what the remedy names
     "a dependency is down": (
@@ -144,10 +151,18 @@ ILL: dict[str, tuple[Illness, str, str, str]] = {
         "make clean",
     ),
     "the collector is away": (
-        lambda stack: stack.series.pop("otelcol_process_uptime"),
+        lambda stack: stack.series["otelcol_process_uptime"].pop(),
         "collector runs",
         "no metrics of it",
         "otel-collector",
+    ),
+    "the collector has died, and its last sample still counts": (
+        lambda stack: stack.series.update(
+            {'up{job="otel-collector"}': [({"job": "otel-collector"}, 0.0)]}
+        ),
+        "collector runs",
+        "no metrics of it now",
+        "docker compose ps otel-collector",
     ),
     "the collector's queue is full": (
         lambda stack: stack.series.update(
@@ -175,7 +190,7 @@ ILL: dict[str, tuple[Illness, str, str, str]] = {
         lambda stack: stack.series.pop("traces_service_graph_request_total"),
         "the service graph has its edges",
         "no edge from glasshouse to glasshouse-payment-provider",
-        "servicegraph",
+        "service_graph",
     ),
     "the worker is not in the trace": (
         lambda stack: stack.spans.remove("glasshouse-worker"),
@@ -194,6 +209,24 @@ ILL: dict[str, tuple[Illness, str, str, str]] = {
         "containers' logs arrive",
         "no line of glasshouse-payment-provider",
         "fluentd",
+    ),
+    "no line has arrived for minutes": (
+        lambda stack: setattr(stack, "silence", 180.0),
+        "containers' logs arrive",
+        "no line of anybody within a minute",
+        "docker compose ps otel-collector",
+    ),
+    "a rule was due long ago": (
+        lambda stack: stack.rules.append(stack.rule("slo:x30d", "recording", "unknown")),
+        "rules are loaded and evaluated",
+        "slo:x30d is unknown",
+        "make rules",
+    ),
+    "a rule is broken, and another not due": (
+        lambda stack: _just_started(stack, stack.rule("Bad", health="err", error="many-to-many")),
+        "rules are loaded and evaluated",
+        "Bad is err many-to-many",
+        "make rules",
     ),
     "Alertmanager does not deliver": (
         lambda stack: setattr(stack, "delivers", False),
@@ -268,6 +301,54 @@ def test_what_grew_within_five_minutes_is_what_the_collector_lost(stack: StackOf
     found = examined(stack)["collector refuses, loses and delays nothing"]
     assert found.status == "failed"
     assert "send_failed_spans_total of otlp/jaeger grew by 5" in found.seen
+
+
+def test_what_jaeger_loses_is_not_the_collectors(stack: StackOfStandIns) -> None:
+    lost = {"__name__": "otelcol_receiver_refused_spans_total", "receiver": "otlp"}
+    stack.series["otelcol_(receiver_(refused"] = [({**lost, "job": "jaeger"}, 9.0)]
+    stack.series["otelcol_exporter_queue_size"] = [({"exporter": "jaeger", "job": "jaeger"}, 0.95)]
+    # So that it is not what it was five minutes ago.
+    stack.series["offset 5m"] = [({**lost, "job": "jaeger"}, 4.0)]
+    assert examined(stack)["collector refuses, loses and delays nothing"].status == "ok"
+
+
+def test_the_age_of_the_collector_is_not_jaegers(stack: StackOfStandIns) -> None:
+    assert examined(stack)["collector runs"].seen == "for 2 minutes"
+
+
+@pytest.mark.parametrize("age", [0, 100, 130])
+def test_a_rule_that_is_not_due_yet_is_no_failure(stack: StackOfStandIns, age: float) -> None:
+    # Its group is evaluated every 120 s, and a scrape may be as late as 15 s.
+    stack.configured = time.time() - age
+    stack.rules.append(stack.rule("slo:x30d", "recording", "unknown"))
+    found = examined(stack)["rules are loaded and evaluated"]
+    assert found.status == "ok"
+    assert "2 records and 1 alerts; 1 of them are due for the first time" in found.seen
+
+
+def test_rules_of_which_none_was_due_are_not_ok(stack: StackOfStandIns) -> None:
+    stack.configured = time.time()
+    stack.rules[:] = [stack.rule("ApiDown", health="unknown")]
+    assert examined(stack)["rules are loaded and evaluated"].status == "not checked"
+
+
+@pytest.mark.parametrize("variable", INSIDE)
+def test_inside_of_the_stack_who_has_no_name_is_to_be_started(
+    stack: StackOfStandIns, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    urls = {name: stack.environment.pop(name) for name in INSIDE}
+    urls[variable] = "http://stopped.invalid"  # as of a container that does not run (RFC 6761)
+    monkeypatch.setattr("deploy.stack.backends.addresses.INSIDE", urls)
+    code, said = run(stack.environment)
+    service = variable.removesuffix("_URL").lower()
+    assert code == 1
+    assert f"docker compose ps {service}; docker compose start {service}" in said
+    assert "run `make doctor`" not in said
+
+
+def test_outside_of_the_stack_its_names_are_not_known(stack: StackOfStandIns) -> None:
+    stack.environment["LOKI_URL"] = "http://loki.invalid"
+    assert "run `make doctor`" in examined(stack)["loki answers"].remedy
 
 
 @pytest.mark.parametrize("variable", INSIDE)

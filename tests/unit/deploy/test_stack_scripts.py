@@ -71,7 +71,7 @@ def test_what_asks_the_stack_says_when_it_does_not_run(machine: Machine, command
 
 def test_the_doctor_is_called_as_the_stack_runs(machine: Machine) -> None:
     machine.answer("compose-ps", "0123456789ab\n")
-    machine.answer("compose-exec", "1\n")
+    machine.answer("inspect-env", "PATH=/bin\nSTACK_TLS=1\n\n")
     assert machine.run("run", "doctor").returncode == 0
     (called,) = machine.called("compose run --rm --no-deps doctor")
     assert "tls=1" in called
@@ -80,7 +80,7 @@ def test_the_doctor_is_called_as_the_stack_runs(machine: Machine) -> None:
 @pytest.mark.parametrize(("tls", "scheme"), [("", "http"), ("1", "https")])
 def test_e2e_is_told_where_everything_is(machine: Machine, tls: str, scheme: str) -> None:
     machine.answer("compose-ps", "0123456789ab\n")
-    machine.answer("compose-exec", f"{tls}\n")
+    machine.answer("inspect-env", f"PATH=/bin\nSTACK_TLS={tls}\n\n")
     machine.env.write_text("STACK_PASSWORD=word\n")
     python = machine.checkout / ".venv/bin/python"
     python.parent.mkdir(parents=True)
@@ -100,11 +100,50 @@ def test_e2e_is_told_where_everything_is(machine: Machine, tls: str, scheme: str
 
 
 def test_urls_without_a_stack_say_how_to_get_one(machine: Machine) -> None:
-    machine.answer("compose-exec", code=1)
+    machine.answer("compose-ps", code=1)
     machine.answer("compose-run", code=1)
     done = machine.run("urls")
     assert done.returncode == 0
     assert "There is no password yet: make up" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("told", "scheme"),
+    [
+        ("PATH=/bin\nSTACK_TLS=1\n\n", "https"),
+        ("PATH=/bin\nSTACK_TLS=\n\n", "http"),
+        ("Error response from daemon: container 0123456789ab is not running\n", "http"),
+    ],
+)
+def test_tls_is_what_the_gateway_was_started_with_and_no_complaint(
+    machine: Machine, told: str, scheme: str
+) -> None:
+    machine.answer("compose-ps", "0123456789ab\n")
+    machine.answer("compose-exec", told)  # what Docker complains of came on its standard output
+    machine.answer("inspect-env", told)
+    assert f" {scheme}://localhost:{machine.ports['GRAFANA_PORT']}/" in machine.run("urls").stdout
+
+
+def test_urls_of_what_runs_are_where_it_runs(machine: Machine) -> None:
+    machine.env.write_text("STACK_PASSWORD=mine\n")
+    machine.answer("compose-ps", "0123456789ab\n")
+    machine.answer("inspect-ports", "3000/tcp 3001\n443/udp 443\n8000/tcp 8888\n\n")
+    told = machine.run("urls").stdout
+    assert "http://localhost:3001/ " in told
+    assert "http://localhost:8888/docs " in told
+    assert f"http://localhost:{machine.ports['JAEGER_PORT']}/ " in told
+
+
+def test_e2e_goes_where_it_runs(machine: Machine) -> None:
+    machine.env.write_text("STACK_PASSWORD=mine\n")
+    machine.answer("compose-ps", "0123456789ab\n")
+    machine.answer("inspect-env", "STACK_TLS=\n")
+    machine.answer("inspect-ports", "3000/tcp 3001\n8000/tcp 8888\n")
+    python = machine.checkout / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$GRAFANA_URL $APP_URL"\n')
+    python.chmod(0o755)
+    assert machine.run("run", "e2e").stdout == "http://localhost:3001 http://localhost:8888\n"
 
 
 def test_a_word_that_is_no_command_is_refused(machine: Machine) -> None:

@@ -169,6 +169,20 @@ def test_a_value_of_several_lines_is_refused_and_changes_nothing(
     )
 
 
+@pytest.mark.parametrize("user", ["a b", "a:b", "{admin}", "adm\nin", "admin\n", "ädmin", "a+b"])
+def test_a_user_that_the_gateway_could_not_take_is_refused(
+    volumes: Path, capsys: pytest.CaptureFixture[str], user: str
+) -> None:
+    assert run(volumes, STACK_USER=user) == 1
+    assert contents(volumes) == {}
+    assert "STACK_USER may have letters, digits and . _ - @ only" in told(capsys)[1]
+
+
+def test_a_user_may_be_an_address(volumes: Path) -> None:
+    assert run(volumes, STACK_USER="Eve_1.b-c@example.org") == 0
+    assert (volumes / "gateway" / "stack_user").read_text() == "Eve_1.b-c@example.org"
+
+
 def test_a_volume_that_cannot_be_written_is_said_with_the_remedy(
     volumes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

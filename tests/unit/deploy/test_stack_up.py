@@ -1,7 +1,6 @@
 """deploy/stack/up.sh: it looks before it starts, makes .env once, and says what to do about everything."""
 
 import re
-import socket
 import stat
 from pathlib import Path
 
@@ -40,12 +39,13 @@ def test_the_first_run_makes_a_login_that_others_cannot_read(machine: Machine) -
 
 
 def test_no_line_that_is_there_is_changed(machine: Machine) -> None:
-    machine.env.write_text("STACK_PASSWORD=mine\nGRAFANA_PORT=4000")  # no last line break
+    earlier = ["STACK_PASSWORD=mine", *(f"{name}={port}" for name, port in machine.ports.items())]
+    machine.env.write_text("\n".join(earlier))  # no last line break
     machine.env.chmod(0o600)
     done = machine.run("up")
     lines = machine.env.read_text().splitlines()
-    assert lines[:2] == ["STACK_PASSWORD=mine", "GRAFANA_PORT=4000"]
-    assert [line.partition("=")[0] for line in lines[2:]] == ["OPERATIONS_TOKEN"]
+    assert lines[: len(earlier)] == earlier
+    assert [line.partition("=")[0] for line in lines[len(earlier) :]] == ["OPERATIONS_TOKEN"]
     assert "Password of all of them: mine" in done.stdout
     before = machine.env.read_bytes()
     machine.run("up")
@@ -108,6 +108,38 @@ def test_the_demonstration_is_quicker_in_all_that_counts(machine: Machine) -> No
     assert "demonstration" in done.stdout
 
 
+def test_the_demonstration_lets_its_scripted_customer_in(machine: Machine) -> None:
+    """Each journey registers and logs in, from one address."""
+    machine.run("up", DEMO="1")
+    called = machine.called("compose up")[0]
+    seconds = re.search(r" interval=(\d+) ", called)
+    limits = re.findall(r"(?:login|registration)=(\d+)/minute", called)
+    assert seconds is not None
+    assert len(limits) == 2
+    # Twice as many: who tries it by hand comes from there, too.
+    assert all(int(limit) >= 2 * 60 / int(seconds[1]) for limit in limits)
+
+
+def test_a_limit_that_is_set_stays_also_in_the_demonstration(machine: Machine) -> None:
+    machine.env.write_text("STACK_PASSWORD=mine\nRATE_LIMIT_REGISTRATION=7/minute\n")
+    machine.run("up", DEMO="1", RATE_LIMIT_LOGIN="8/minute", SYNTHETIC_INTERVAL_SECONDS="30")
+    called = machine.called("compose up")[0]
+    assert called.endswith(" login=8/minute registration=7/minute")
+    assert " interval=30 " in called
+
+
+def test_without_the_demonstration_limits_are_those_of_the_file(machine: Machine) -> None:
+    machine.run("up")
+    assert machine.called("compose up")[0].endswith(" login= registration=")
+
+
+def test_the_demonstration_on_earlier_data_says_what_that_does(machine: Machine) -> None:
+    assert "make clean" not in machine.run("up", DEMO="1").stdout
+    machine.answer("volume-inspect", "[]")
+    assert "make clean starts afresh" in machine.run("up", DEMO="1").stdout
+    assert "make clean" not in machine.run("up").stdout
+
+
 def test_a_machine_without_docker_is_told_so(machine: Machine) -> None:
     (machine.programs / "docker").unlink()
     assert "Docker is not installed" in refusal(machine.run("up"))
@@ -166,84 +198,3 @@ def test_memory_that_is_enough_but_not_for_all_limits_is_a_warning(machine: Mach
     done = machine.run("up")
     assert done.returncode == 0
     assert "6144 MB of memory" in done.stderr
-
-
-def listen(port: str) -> socket.socket:
-    listener = socket.create_server(("127.0.0.1", int(port)))
-    listener.listen()
-    return listener
-
-
-def test_a_port_that_is_taken_is_named_with_the_variable_that_moves_it(machine: Machine) -> None:
-    with listen(machine.ports["PROMETHEUS_PORT"]):
-        said = refusal(machine.run("up"))
-    assert f"port {machine.ports['PROMETHEUS_PORT']}, which Prometheus wants" in said
-    assert re.search(r"make up PROMETHEUS_PORT=\d+$", said)
-    assert not machine.called("compose up")
-    assert not machine.env.exists()
-
-
-def test_who_has_the_port_is_said_where_it_can_be_seen(machine: Machine) -> None:
-    port = machine.ports["GRAFANA_PORT"]
-    (machine.programs / "lsof").write_text(
-        f'#!/bin/sh\n[ "$2" = -iTCP:{port} ] || exit 1\necho COMMAND PID USER\necho node 4711 eve\n'
-    )
-    (machine.programs / "lsof").chmod(0o755)
-    with listen(port):
-        assert "is taken by node (process 4711)" in refusal(machine.run("up"))
-
-
-def test_the_ports_of_the_running_stack_are_its_own(machine: Machine) -> None:
-    machine.answer("compose-ps", f"{machine.ports['PROMETHEUS_PORT']} 0 \n")
-    with listen(machine.ports["PROMETHEUS_PORT"]):
-        assert machine.run("up").returncode == 0
-
-
-def test_a_port_that_is_none_is_refused(machine: Machine) -> None:
-    assert "JAEGER_PORT=http is not a port" in refusal(machine.run("up", JAEGER_PORT="http"))
-
-
-def test_a_build_that_fails_shows_what_docker_said(machine: Machine) -> None:
-    machine.answer("compose-build", err="no space left on device\n", code=1)
-    done = machine.run("up")
-    assert "no space left on device" in done.stderr
-    assert "cannot be built" in refusal(done)
-
-
-def test_whatever_is_not_well_is_named_with_its_last_lines_and_a_remedy(machine: Machine) -> None:
-    machine.answer("compose-up", err="container glasshouse-loki-1 is unhealthy\n", code=1)
-    machine.answer(
-        "compose-ps",
-        "app running 0 healthy\nloki running 0 unhealthy\nmigrations exited 1 \nsetup exited 0 \n"
-        "otel-collector running 0 \ncustomers created 0 \n",
-    )
-    machine.answer("compose-logs", "the last line of it\n")
-    done = machine.run("up")
-    assert "the services above are not well" in refusal(done)
-    assert re.findall(
-        r"^([a-z-]+): (.+)$", done.stderr.replace("glasshouse: ", ""), re.MULTILINE
-    ) == [
-        ("loki", "running, unhealthy"),
-        ("migrations", "exited, exit code 1"),
-    ]
-    assert done.stderr.count("    the last line of it") == 2
-    assert "mem_limit" in done.stderr
-    assert "make logs SERVICE=postgres" in done.stderr
-
-
-def test_what_was_ended_for_want_of_memory_is_said(machine: Machine) -> None:
-    machine.answer("compose-up", err="dependency failed\n", code=1)
-    machine.answer("compose-ps", "jaeger exited 137 \n")
-    machine.answer("inspect", "true\n")
-    assert "raise its mem_limit" in machine.run("up").stderr
-
-
-def test_a_failure_of_compose_itself_is_said_as_it_says_it(machine: Machine) -> None:
-    machine.answer("compose-up", err="network glasshouse_edge: no free range\n", code=1)
-    machine.answer("compose-ps", "app running 0 healthy\n")
-    assert refusal(machine.run("up")).endswith("says: network glasshouse_edge: no free range")
-
-
-def test_an_image_that_cannot_be_fetched_is_told_from_that(machine: Machine) -> None:
-    machine.answer("compose-up", err="lookup registry-1.docker.io: no such host\n", code=1)
-    assert "cannot be fetched, so look at the network" in refusal(machine.run("up"))

@@ -2,12 +2,22 @@
 
 from typing import Final
 
-from deploy.stack.doctor.checks import alerts, dashboards, errors, logs, metrics, service, traces
+from deploy.stack.doctor.checks import (
+    alerts,
+    collector,
+    dashboards,
+    errors,
+    logs,
+    metrics,
+    service,
+    traces,
+)
 from deploy.stack.doctor.examination import Check
 
 CHECKS: Final[tuple[Check, ...]] = (
     *service.CHECKS,
     *metrics.CHECKS,
+    *collector.CHECKS,
     *traces.CHECKS,
     *logs.CHECKS,
     *alerts.CHECKS,

@@ -12,24 +12,31 @@ from deploy.stack.doctor.house import Deadline, House
 RULER: Final = "Loki's rules are loaded and evaluated"
 DRIVER: Final = "containers' logs arrive"
 OURS: Final = ("glasshouse", "glasshouse-worker", "glasshouse-payment-provider")
+_WAY: Final = (
+    "Docker sends them to the collector: does it run, with its fluent_forward receiver (docker compose ps "
+    "otel-collector; docker compose logs otel-collector), and is the container's log driver fluentd "
+    "(docker inspect)?"
+)
 
 
 def _driver(house: House, deadline: Deadline) -> str:
     loki = house.ask(Loki)
-    query = 'sum by (service_name) (count_over_time({service_name=~".+"}[10m]))'
 
-    def arrived() -> dict[str, float]:
-        return {one.labels.get("service_name", ""): one.value for one in loki.count(query)}
+    def arrived(minutes: int) -> set[str]:
+        query = f'sum by (service_name) (count_over_time({{service_name=~".+"}}[{minutes}m]))'
+        return {one.labels.get("service_name", "") for one in loki.count(query)}
 
-    deadline.wait(lambda: arrived().keys() >= set(OURS))
-    found = arrived()
+    # Not each of them writes a line every minute, but somebody does; what is older was before a failure.
+    deadline.wait(lambda: arrived(10) >= set(OURS) and arrived(1))
+    found = arrived(10)
     missing = [name for name in OURS if name not in found]
     if missing:
         raise Failed(
             f"no line of {listed(missing)} within 10 minutes; lines of {listed(sorted(found)) or 'nobody'}",
-            "Docker sends them to the collector: is its fluent_forward receiver up (docker compose logs "
-            "otel-collector), and is the container's log driver fluentd (docker inspect)?",
+            _WAY,
         )
+    if not arrived(1):
+        raise Failed("no line of anybody within a minute, though there were some before", _WAY)
     return f"of {len(found)} services within 10 minutes"
 
 
@@ -87,5 +94,6 @@ CHECKS: Final = (
         (WORKER, DRIVER),
         30,
     ),
-    Check(RULER, "loki", _ruler, (Loki,), seconds=20),
+    # Its rules are evaluated each minute, the first time within the first one.
+    Check(RULER, "loki", _ruler, (Loki,), seconds=75),
 )
