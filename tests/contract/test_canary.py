@@ -88,7 +88,7 @@ def test_only_reviewed_columns_may_hold_personal_data(evidence: Evidence) -> Non
         ("slow api output", b'"event":"query_plan"'),
         ("slow api output", b'"event":"n_plus_one"'),
         ("slow api output", b'"client_ip":"2001:db8:77::"'),
-        ("lonely api output", b"Unhandled exception"),
+        ("lonely api output", b"A foreseen failure ended a request"),
         ("unheard worker output", b"Unhandled exception"),
         ("refused provider", b"PROVIDER_LATENCY_MS"),
         ("collector", b"exception.stacktrace"),
