@@ -10,20 +10,24 @@ here, or named by TEST_POSTGRES_URL or TEST_REDIS_URL (see conftest.py).
 import asyncio
 import atexit
 import contextlib
+import fcntl
 import os
 import pwd
+import random
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import pytest
 import redis
@@ -35,6 +39,8 @@ T = TypeVar("T")
 
 START_SECONDS = 30.0
 PORTS = range(20_000, 32_000)
+# Each one once; in no order, so that runs side by side seldom try the same
+_ports: Final = iter(random.sample(PORTS, len(PORTS)))
 _guards: list[subprocess.Popen[bytes]] = []
 
 
@@ -69,17 +75,29 @@ def skip_or_fail(reason: str) -> NoReturn:
 
 
 def free_port() -> int:
-    """Return a free loopback port that no outgoing connection will take before its program listens.
+    """Return a free loopback port that is nobody else's until this process ends.
 
     Ports are chosen before they are used, while everything asks everything else whether it is there: of
     those that the system gives to connections (32768 and above on Linux, 49152 elsewhere), one is gone in
-    every few starts.
+    every few starts. Nor may two tests be given the same one before either listens, whether they run in
+    one process or side by side: each port is a byte of one file, locked by whom it was given to.
     """
-    while True:
-        port = secrets.choice(PORTS)
+    for port in _ports:
+        try:
+            fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    pytest.fail("every port of the tests was given out", pytrace=False)
+
+
+@cache
+def _claims() -> int:
+    # Such a lock is gone with its process, however that ends, or once this file is closed here.
+    name = Path(tempfile.gettempdir(), f"glasshouse-test-ports-{os.getuid()}")
+    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:

@@ -1,7 +1,7 @@
 """The image's HEALTHCHECK: exit code 0 when the process in the container answers 200.
 
 It asks HEALTHCHECK_URL, by default the API's liveness probe; a container with another process sets it
-(the worker: http://127.0.0.1:8002/metrics). Standard library only and no import of the application: it
+(the worker: http://127.0.0.1:8002/health/live). Standard library only and no import of the application: it
 starts every few seconds. Must never ask for readiness: a dead dependency is no reason to restart.
 """
 

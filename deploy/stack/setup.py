@@ -154,7 +154,7 @@ def audiences(values: Mapping[str, str]) -> dict[str, dict[str, str]]:
             )
         },
         "grafana": {**login, "grafana_secret_key": values["grafana_secret_key"]},
-        "bugsink": {**login, "bugsink_secret_key": values["bugsink_secret_key"]},
+        "bugsink": {name: values[name] for name in ("stack_password", "bugsink_secret_key")},
         "gateway": login,
         "doctor": {
             **login,

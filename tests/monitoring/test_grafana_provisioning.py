@@ -177,8 +177,10 @@ def test_no_section_is_one_that_grafana_does_not_have(settings: configparser.Con
 
 
 def test_no_secret_stands_in_the_file(settings: configparser.ConfigParser) -> None:
-    files = {key: settings["security"][key] for key in ("admin_password", "secret_key")}
+    security = settings["security"]
+    files = {key: security[key] for key in ("admin_user", "admin_password", "secret_key")}
     assert files == {
+        "admin_user": "$__file{/run/secrets/stack_user}",
         "admin_password": "$__file{/run/secrets/stack_password}",
         "secret_key": "$__file{/run/secrets/grafana_secret_key}",
     }
@@ -208,15 +210,22 @@ def test_grafana_reaches_out_for_nothing(settings: configparser.ConfigParser) ->
                 assert settings.getboolean(section, name) is wanted, f"[{section}] {name}"
 
 
-def test_what_the_environment_overrules_says_no_other_thing(
+def test_each_setting_stands_in_one_place(
     grafana: dict[str, Any], settings: configparser.ConfigParser
 ) -> None:
-    variables = {
-        f"GF_{section}_{key}".upper().replace(".", "_"): settings[section][key]
+    here = {
+        f"GF_{section}_{key}".upper().replace(".", "_")
         for section in settings.sections()
         for key in settings[section]
     }
-    chosen = {"GF_SERVER_ROOT_URL", "GF_SECURITY_ADMIN_USER"}
-    for name, value in grafana["environment"].items():
-        if name in variables.keys() - chosen:
-            assert str(value) == variables[name], name
+    there = {name for name in grafana["environment"] if name.startswith("GF_")}
+    assert there == {"GF_SERVER_ROOT_URL", "GF_SECURITY_COOKIE_SECURE"}  # the port, and TLS
+    assert not here & there
+    opening = (GRAFANA / "grafana.ini").read_text().partition("[")[0]
+    assert all(name in opening for name in there)
+
+
+def test_whatever_grafana_is_told_is_read(grafana: dict[str, Any]) -> None:
+    provisioning = "".join(path.read_text() for path in GRAFANA.glob("provisioning/*/*.yml"))
+    others = {name for name in grafana["environment"] if not name.startswith(("GF_", "GO"))}
+    assert others == {name for name in others if f"${{{name}}}" in provisioning}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose_file import ROOT
+from tests.compose_file import ROOT, variables
 from tests.tools import free_port
 
 TOOLS = [
@@ -37,16 +37,7 @@ TOOLS = [
     "umask",
     "wc",
 ]
-PORTS = [
-    "APP_PORT",
-    "GRAFANA_PORT",
-    "PROMETHEUS_PORT",
-    "ALERTMANAGER_PORT",
-    "JAEGER_PORT",
-    "MAILPIT_PORT",
-    "BUGSINK_PORT",
-    "NOTIFICATIONS_PAGE_PORT",
-]
+PORTS = [name for name in variables() if name.endswith("_PORT")]
 
 # Answers from files beside it, named as the command: "compose-up.out" is
 # what `docker compose up ...` prints, ".next" what it prints from the second time on,

@@ -193,5 +193,5 @@ def test_no_password_stands_in_the_file() -> None:
             if re.search(r"PASSWORD|TOKEN|SECRET", name) and not name.endswith(
                 ("_FILE", "__FILE", "_DIR")
             ):
-                assert value in ("", None) or name == "GF_SECURITY_DISABLE_GRAVATAR", name
+                assert value in ("", None), name
     assert yaml.safe_load(FILE.read_text("utf-8"))["name"] == compose()["name"] == "glasshouse"

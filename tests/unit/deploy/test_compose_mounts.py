@@ -71,7 +71,7 @@ def test_a_configuration_is_a_file_that_is_mounted() -> None:
 def test_the_demonstration_changes_the_clock_and_nothing_else() -> None:
     usual, demo = services(), services(STACK_DEMO="1")
     changed = {name for name in usual if usual[name] != demo[name]}
-    assert changed == {"prometheus", "alertmanager", "loki"} & changed
+    assert changed == {"prometheus", "alertmanager", "loki"}
     assert "--config.file=/etc/prometheus-demo/prometheus.yml" in demo["prometheus"]["command"]
     configured = demo["alertmanager"]["environment"]["ALERTMANAGER_CONFIG"]
     assert configured == "/etc/alertmanager-demo/alertmanager.yml"
@@ -86,6 +86,28 @@ def test_the_scripted_customer_is_let_in(demo: str) -> None:
         allowed, _, per = started["app"]["environment"][limit].partition("/")
         assert per == "minute"
         assert int(allowed) >= 2 * a_minute
+
+
+def configuration(name: str) -> list[str]:
+    """Return the texts of the tool's own files that are mounted into a service."""
+    if SERVICES[name]["image"] in OURS:
+        return []
+    return [
+        file.read_text("utf-8")
+        for source, _, _ in mounts(SERVICES[name])
+        if source.startswith("./")
+        for file in ([ROOT / source] if (ROOT / source).is_file() else (ROOT / source).rglob("*"))
+        if file.suffix in {".yml", ".ini", ".sh", ".py"}
+    ]
+
+
+def test_the_collector_is_told_what_it_reads_and_its_own_defaults() -> None:
+    text = "\n".join(configuration("otel-collector"))
+    read = dict(re.findall(r"\$\{env:([A-Z_]+):-([^}]*)\}", text))
+    told = {k: str(v) for k, v in SERVICES["otel-collector"]["environment"].items()}
+    del told["GOMEMLIMIT"]  # the language's
+    assert {"ENVIRONMENT", "TRACES_KEPT_PERCENT"} <= set(told)
+    assert told == {name: read[name] for name in told}
 
 
 def example() -> dict[str, dict[str, str]]:
@@ -123,18 +145,10 @@ def test_secrets_are_read_by_their_audience_alone(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_secret_that_is_named_is_one_that_its_volume_has(name: str) -> None:
     service = SERVICES[name]
-    words = " ".join(
-        map(
-            str,
-            [
-                service.get("command", ""),
-                service.get("environment", ""),
-                service.get("healthcheck", ""),
-            ],
-        )
-    )
+    words = [str(service.get(key, "")) for key in ("command", "environment", "healthcheck")]
+    words += configuration(name)
     volumes = [source for source, target, _ in mounts(service) if target == "/run/secrets"]
-    for secret in re.findall(r"/run/secrets/([a-z_.]+)", words):
+    for secret in re.findall(r"/run/secrets/([a-z_.]+)", " ".join(words)):
         assert secret in example()[volumes[0].removeprefix("secrets-")]
 
 
