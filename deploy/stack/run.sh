@@ -29,6 +29,8 @@ case $command in
         # As it runs, not as .env has it by now.
         STACK_TLS=$(running_tls) || fail 'the gateway of the stack does not run: make up'
         export STACK_TLS
+        # Compose 5 would tell of the container that it makes before the doctor speaks; of errors it tells still.
+        export COMPOSE_PROGRESS="${COMPOSE_PROGRESS:-quiet}"
         exec docker compose run --rm --no-deps doctor "$@"
         ;;
     e2e)

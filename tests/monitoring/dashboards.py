@@ -1,8 +1,10 @@
-"""The dashboards as Grafana reads them: the committed JSON, its panels and what they ask."""
+"""The dashboards as Grafana reads them: the committed JSON, its panels and its variables.
+
+What they ask is in tests/monitoring/queries.py.
+"""
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -10,14 +12,9 @@ from typing import Any, Final
 from monitoring.build.artifacts import ROOT
 
 FOLDER: Final = ROOT / "monitoring/grafana/dashboards"
-_STAND_INS: Final = {
-    "$__rate_interval": "1m",
-    "$__interval": "1m",
-    "$__range": "1h",
-    "${__rate_interval}": "1m",
-    "${__range}": "1h",
-}
-_VARIABLE: Final = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
+VARIABLE: Final = re.compile(r"\$(?:\{(?P<braced>\w+)(?::(?P<format>\w+))?\}|(?P<bare>\w+))")
+"""A variable in a text: `$name`, `${name}`, `${name:format}`."""
+_STAND_INS: Final = {"__rate_interval": "1m", "__interval": "1m", "__range": "1h"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +50,6 @@ class Dashboard:
         found: list[dict[str, Any]] = self.content["annotations"]["list"]
         return found
 
-    def targets(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the queries to data sources of a kind, each with the title of its panel."""
-        for panel in self.panels:
-            for target in panel.get("targets", ()):
-                if target["datasource"]["type"] == kind:
-                    yield panel["title"], target
-
-    def promql(self) -> Iterator[tuple[str, str]]:
-        """Yield all PromQL with where it stands, annotations' included, variables not filled in."""
-        yield from ((title, target["expr"]) for title, target in self.targets("prometheus"))
-        yield from ((f"annotation {one['name']}", one["expr"]) for one in self.annotations)
-
 
 @cache
 def dashboards() -> tuple[Dashboard, ...]:
@@ -76,12 +61,21 @@ def dashboards() -> tuple[Dashboard, ...]:
 
 def filled_in(query: str) -> str:
     """Return a query that a parser takes: with something in the place of each variable."""
-    for variable, stand_in in _STAND_INS.items():
-        query = query.replace(variable, stand_in)
-    return _VARIABLE.sub(".+", query)
+    return VARIABLE.sub(lambda found: _STAND_INS.get(name_of(found), ".+"), query)
+
+
+def name_of(variable: re.Match[str]) -> str:
+    """Return the name in what VARIABLE has found."""
+    return variable["braced"] or variable["bare"]
+
+
+def asked_by(variable: dict[str, Any]) -> str:
+    """Return the query that finds the values of a variable; nothing for one that asks nobody."""
+    query = variable.get("query", "")
+    return str(query["query"] if isinstance(query, dict) else query)
 
 
 def variables_in(text: str) -> set[str]:
     """Return the names of the variables that a text names, Grafana's own (`__...`) left out."""
-    names = {braced or bare for braced, bare in _VARIABLE.findall(text)}
+    names = {name_of(found) for found in VARIABLE.finditer(text)}
     return {name for name in names if not name.startswith("__") and not name.isdigit()}

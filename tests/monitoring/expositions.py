@@ -19,8 +19,9 @@ from typing import Final
 import httpx2
 
 from tests.monitoring import rulebook
-from tests.monitoring.dashboards import dashboards, filled_in
+from tests.monitoring.dashboards import filled_in
 from tests.monitoring.promql import selectors
+from tests.monitoring.queries import dashboard_queries
 
 FOLDER: Final = Path(__file__).parent / "expositions"
 ADDRESSES: Final = {
@@ -125,13 +126,11 @@ class _Page(BaseHTTPRequestHandler):
 def asked_for() -> set[str]:
     """Return the names of all series that dashboards and rules read."""
     asked = {one.metric for _, one in rulebook.reads()} | set(ALWAYS)
-    for board in dashboards():
-        for _, expr in board.promql():
-            asked |= {one.metric for one in selectors(filled_in(expr))}
-        for variable in board.variables.values():
-            query = variable.get("query", "")
-            text = query["query"] if isinstance(query, dict) else str(query)
-            asked |= set(re.findall(r"[a-zA-Z_:][\w:]*", text))
+    for query in dashboard_queries():
+        if query.place == "variable":
+            asked |= set(re.findall(r"[a-zA-Z_:][\w:]*", query.text))
+        elif query.language == "promql":
+            asked |= {one.metric for one in selectors(filled_in(query.text))}
     return asked
 
 

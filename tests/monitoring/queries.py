@@ -6,17 +6,21 @@ and variables; in PromQL, in LogQL, and searches of Jaeger.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Final, Literal
 
 from monitoring.build.dashboards import quiet_panels
 from tests.monitoring import rulebook
-from tests.monitoring.dashboards import Dashboard, dashboards
+from tests.monitoring.dashboards import Dashboard, asked_by, dashboards
 from tests.monitoring.promql import Selector
 
 Language = Literal["promql", "logql", "jaeger"]
 Place = Literal["panel", "annotation", "variable"]
 
-_LANGUAGES: dict[str, Language] = {"prometheus": "promql", "loki": "logql", "jaeger": "jaeger"}
+_LANGUAGES: Final[dict[str, Language]] = {
+    "prometheus": "promql",
+    "loki": "logql",
+    "jaeger": "jaeger",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class Query:
     Attributes:
         name: Of the panel, the annotation or the variable.
         part: Which of the panel's queries.
+        text: What is asked; of a search for traces, the tags that it wants.
+        service: Whose traces are searched for.
         is_instant: Whether it asks for the end of the shown time only.
         quiet: Why it may have no answer while all is well.
     """
@@ -36,6 +42,7 @@ class Query:
     part: str
     language: Language
     text: str
+    service: str = ""
     is_instant: bool = False
     quiet: str = ""
 
@@ -45,10 +52,20 @@ class Query:
 
 def dashboard_queries() -> list[Query]:
     """Return all queries of all dashboards."""
-    return [query for board in dashboards() for query in _of_board(board)]
+    return [query for board in dashboards() for query in queries(board)]
 
 
-def _of_board(board: Dashboard) -> Iterator[Query]:
+def shown(board: Dashboard, language: Language) -> list[Query]:
+    """Return what a dashboard asks to draw something: panels' and annotations' queries in a language."""
+    return [
+        query
+        for query in queries(board)
+        if query.language == language and query.place != "variable"
+    ]
+
+
+def queries(board: Dashboard) -> Iterator[Query]:
+    """Yield all queries of a dashboard."""
     quiet = quiet_panels()
     for panel in board.panels:
         why = quiet.get((board.content["uid"], panel["title"]), "")
@@ -60,7 +77,8 @@ def _of_board(board: Dashboard) -> Iterator[Query]:
                 panel["title"],
                 target["refId"],
                 language,
-                _search(target) if language == "jaeger" else target["expr"],
+                target.get("tags", "") if language == "jaeger" else target["expr"],
+                service=target.get("service", ""),
                 is_instant=bool(target.get("instant")) and not target.get("range"),
                 quiet=why,
             )
@@ -70,15 +88,7 @@ def _of_board(board: Dashboard) -> Iterator[Query]:
     for name, variable in board.variables.items():
         if variable["type"] == "query":
             language = _LANGUAGES[variable["datasource"]["type"]]
-            text = variable["query"]
-            asked = text["query"] if isinstance(text, dict) else text
-            yield Query(board, "variable", f"${name}", "", language, asked)
-
-
-def _search(target: dict[str, Any]) -> str:
-    return " ".join(
-        f"{name}={target[name]}" for name in ("service", "tags", "minDuration") if name in target
-    )
+            yield Query(board, "variable", f"${name}", "", language, asked_by(variable))
 
 
 def alert_selectors() -> list[tuple[str, Selector]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.monitoring.dashboards import Dashboard, variables_in
+from tests.monitoring.dashboards import VARIABLE, Dashboard, asked_by, name_of, variables_in
 
 AskValues = Callable[[str, str], list[str]]
 """Returns the values of a label (the second) in the series of a selector (the first, may be empty)."""
@@ -18,7 +18,6 @@ AskValues = Callable[[str, str], list[str]]
 SHORTEST_RATE_SECONDS: Final = 5.0
 """Four scrapes a second apart, and one to spare: the machine is busy."""
 _ALL: Final = "$__all"
-_VARIABLE: Final = re.compile(r"\$(?:\{(?P<braced>\w+)(?::(?P<format>\w+))?\}|(?P<bare>\w+))")
 _LABEL_VALUES: Final = re.compile(
     r"^label_values\((?:(?P<series>.+),\s*)?(?P<label>\w+)\)$", re.DOTALL
 )
@@ -89,10 +88,10 @@ class Filling:
 
         An offset becomes a few seconds: what a day ago was is not known of a house that is a minute old.
         """
-        return _OFFSET.sub("offset 5s", _VARIABLE.sub(self._value, text))
+        return _OFFSET.sub("offset 5s", VARIABLE.sub(self._value, text))
 
     def _value(self, found: re.Match[str]) -> str:
-        name = found["braced"] or found["bare"]
+        name = name_of(found)
         if name in self.own:
             return self.own[name]
         if name not in self.values:
@@ -128,7 +127,7 @@ def filling(board: Dashboard, times: Times, ask: AskValues) -> Filling:
         ready = [
             name
             for name, one in waiting.items()
-            if not variables_in(_asked(one)) & (waiting.keys() - {name})
+            if not variables_in(asked_by(one)) & (waiting.keys() - {name})
         ]
         assert ready, f"{board}: the variables {sorted(waiting)} wait for each other"
         for name in ready:
@@ -140,7 +139,7 @@ def filling(board: Dashboard, times: Times, ask: AskValues) -> Filling:
                 continue
             values = _chosen(definition, known, ask)
             if not values:
-                raise NoValues(f"{board} / ${name}: nothing to choose from: {_asked(definition)}")
+                raise NoValues(f"{board} / ${name}: nothing to choose from: {asked_by(definition)}")
             has_several = bool(definition.get("multi") or definition.get("includeAll"))
             known = Filling(
                 {**known.values, name: values},
@@ -148,11 +147,6 @@ def filling(board: Dashboard, times: Times, ask: AskValues) -> Filling:
                 known.own,
             )
     return known
-
-
-def _asked(definition: dict[str, Any]) -> str:
-    query = definition.get("query", "")
-    return str(query["query"] if isinstance(query, dict) else query)
 
 
 def _current(definition: dict[str, Any]) -> list[str]:
@@ -170,8 +164,8 @@ def _chosen(definition: dict[str, Any], known: Filling, ask: AskValues) -> list[
     if definition["type"] != "query":
         options = [str(one["value"]) for one in definition.get("options", ())]
         return [one for one in options if one != _ALL]
-    found = _LABEL_VALUES.match(known.fill(_asked(definition)))
-    assert found is not None, f"only label_values(...) is known here: {_asked(definition)}"
+    found = _LABEL_VALUES.match(known.fill(asked_by(definition)))
+    assert found is not None, f"only label_values(...) is known here: {asked_by(definition)}"
     values = ask(found["series"] or "", found["label"])
     narrowed = definition.get("regex")
     if narrowed:

@@ -16,7 +16,8 @@ from monitoring.build.dashboards import boards, quiet_panels
 from monitoring.build.model import Alert, Record
 from monitoring.build.profile import PRODUCTION
 from tests.monitoring import log_contract, promql, rulebook
-from tests.monitoring.dashboards import Dashboard, dashboards, filled_in, variables_in
+from tests.monitoring.dashboards import Dashboard, asked_by, dashboards, filled_in, variables_in
+from tests.monitoring.queries import shown
 
 ALL = dashboards()
 SOURCES = {
@@ -41,9 +42,14 @@ def everywhere(check: Callable[[Dashboard], Iterator[str]]) -> Complaints:
     return [f"{dashboard}: {complaint}" for dashboard in ALL for complaint in check(dashboard)]
 
 
+def promql_of(dashboard: Dashboard) -> Iterator[tuple[str, str]]:
+    """Yield what a dashboard asks of Prometheus: where, and the query with its variables."""
+    return ((query.name, query.text) for query in shown(dashboard, "promql"))
+
+
 def selectors(dashboard: Dashboard) -> Iterator[tuple[str, str, promql.Selector]]:
     """Yield what a dashboard reads: where, the query with its variables, and the series."""
-    for where, expr in dashboard.promql():
+    for where, expr in promql_of(dashboard):
         for selector in promql.selectors(filled_in(expr)):
             yield where, expr, selector
 
@@ -168,7 +174,7 @@ def test_lines_have_names_of_their_own() -> None:
 
 def test_queries_read_what_is_emitted_with_labels_that_there_are() -> None:
     def check(dashboard: Dashboard) -> Iterator[str]:
-        for where, expr in dashboard.promql():
+        for where, expr in promql_of(dashboard):
             try:
                 read = promql.selectors(filled_in(expr))
             except ValueError as error:
@@ -199,9 +205,9 @@ def test_queries_say_whose_series_they_mean() -> None:
 
 def test_log_queries_name_streams_and_fields_that_log_lines_have() -> None:
     def check(dashboard: Dashboard) -> Iterator[str]:
-        for where, target in dashboard.targets("loki"):
-            for complaint in log_contract.complaints(filled_in(target["expr"])):
-                yield f"{where}: {complaint}"
+        for query in shown(dashboard, "logql"):
+            for complaint in log_contract.complaints(filled_in(query.text)):
+                yield f"{query.name}: {complaint}"
 
     assert everywhere(check) == []
 
@@ -211,19 +217,19 @@ def test_searches_for_traces_name_services_and_tags_that_spans_have() -> None:
     tags = log_contract.catalogue().attributes.keys() | {"error"}
 
     def check(dashboard: Dashboard) -> Iterator[str]:
-        for where, target in dashboard.targets("jaeger"):
-            if target["service"] not in known:
-                yield f"{where}: no spans of {target['service']}"
-            for tag in re.findall(r"([\w.]+)=", target.get("tags", "")):
+        for query in shown(dashboard, "jaeger"):
+            if query.service not in known:
+                yield f"{query.name}: no spans of {query.service}"
+            for tag in re.findall(r"([\w.]+)=", query.text):
                 if tag not in tags:
-                    yield f"{where}: no span has {tag}"
+                    yield f"{query.name}: no span has {tag}"
 
     assert everywhere(check) == []
 
 
 def test_rates_follow_the_zoom() -> None:
     def check(dashboard: Dashboard) -> Iterator[str]:
-        for where, expr in dashboard.promql():
+        for where, expr in promql_of(dashboard):
             for function, window in re.findall(r"\b(\w+)\([^\[\]()]*\[([^\]]+)\]", expr):
                 follows = window in {"$__rate_interval", "$__range"}
                 if function in OVER_TIME and not follows:
@@ -244,7 +250,7 @@ def test_rates_are_of_counters_and_quantiles_of_aggregated_buckets() -> None:
                 yield f"{where}: {inner} of {selector.metric}, which is a counter"
             if re.search(r":.*(p\d\d|ratio)", selector.metric) and "avg" in selector.functions:
                 yield f"{where}: an average of {selector.metric}: {expr}"
-        for where, expr in dashboard.promql():
+        for where, expr in promql_of(dashboard):
             if not all(promql.quantiles(filled_in(expr))):
                 yield f"{where}: a quantile of buckets that are not summed by le"
 
@@ -253,7 +259,7 @@ def test_rates_are_of_counters_and_quantiles_of_aggregated_buckets() -> None:
 
 def test_nothing_is_divided_by_nothing() -> None:
     def check(dashboard: Dashboard) -> Iterator[str]:
-        for where, expr in dashboard.promql():
+        for where, expr in promql_of(dashboard):
             for denominator in promql.denominators(filled_in(expr)):
                 guarded = re.search(r">\s*(bool\s+)?0|clamp_min", denominator)
                 if not guarded and not NEVER_ZERO.search(denominator):
@@ -264,7 +270,7 @@ def test_nothing_is_divided_by_nothing() -> None:
 
 def test_vectors_are_joined_by_labels_that_both_have() -> None:
     def check(dashboard: Dashboard) -> Iterator[str]:
-        for where, expr in dashboard.promql():
+        for where, expr in promql_of(dashboard):
             for join in promql.joins(filled_in(expr)):
                 if not join.explicit and not join.aggregated and join.operator != "or":
                     yield f"{where}: say on(...): {join.text}"
@@ -279,7 +285,7 @@ def test_variables_that_are_named_are_there_and_all_are_used() -> None:
     def check(dashboard: Dashboard) -> Iterator[str]:
         content = dict(dashboard.content)
         del content["templating"]
-        queries = " ".join(str(one["query"]) for one in dashboard.variables.values())
+        queries = " ".join(map(asked_by, dashboard.variables.values()))
         named = variables_in(json.dumps(content)) | variables_in(queries)
         yield from (
             f"${name} is not defined" for name in sorted(named - dashboard.variables.keys())

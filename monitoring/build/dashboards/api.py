@@ -9,8 +9,11 @@ from typing import Final
 from monitoring.build.grafana.board import Board, Section
 from monitoring.build.grafana.colours import (
     CRITICAL,
+    DURATION_LIMITS,
+    DURATION_STEPS,
+    FAILED_LIMITS,
+    FAILED_STEPS,
     GOOD,
-    NOTICE,
     QUANTILES,
     STATUS_CLASSES,
     WARNING,
@@ -30,14 +33,20 @@ from monitoring.build.grafana.queries import (
     rows,
     traces,
 )
+from monitoring.build.grafana.selectors import (
+    API,
+    CHOSEN,
+    ENVIRONMENT,
+    NOTEWORTHY,
+    OUR_LOGS,
+    PROCESSES,
+    ZOOM,
+)
+from monitoring.build.grafana.shared import REQUEST_SPANS, requests_by_class
 from monitoring.build.grafana.tables import Column, grid, log_lines, trace_list
 from monitoring.build.grafana.variables import environment, instance, label_values
 from monitoring.build.records.expressions import mean, quantile, rate, share
 
-ZOOM: Final = "$__rate_interval"
-CHOSEN: Final = 'instance=~"$instance"'
-API: Final = f'job="api",{CHOSEN}'
-PROCESSES: Final = f'job=~"api|worker",{CHOSEN}'
 ROUTES: Final = f'{API},handler=~"$handler"'
 FAILED: Final = f'{ROUTES},status=~"5.."'
 KNOWN: Final = 'job="api",handler!="unmatched"'
@@ -45,16 +54,10 @@ SLOW: Final = 'slo:sli_error:ratio_rate5m{sloth_slo="api-latency"}'
 SERIES: Final = "{{job}} {{instance}}"
 REFUSED: Final = f'{KNOWN},status=~"4..",status!~"401|429|499"'
 """What ClientErrorsHigh counts: a token that ended, a rate limit and who left are no mistakes of a client."""
-LOGS: Final = (
-    '{service_name="glasshouse",deployment_environment_name=~"${environment:regex}"}'
-    ' | level=~"WARNING|ERROR|CRITICAL"'
-)
-COUNTED: Final = (
-    'sum(count_over_time({service_name=~"glasshouse.*",'
-    'deployment_environment_name=~"${environment:regex}"}'
-)
+LOGS: Final = f'{{service_name="glasshouse",{ENVIRONMENT}}} | {NOTEWORTHY}'
+COUNTED: Final = f"sum(count_over_time({OUR_LOGS}"
 
-_REQUESTS: Final = rate("http_requests_total", "", where=ROUTES, window=ZOOM)
+_REQUESTS: Final = rate("http_requests_total", where=ROUTES, window=ZOOM)
 
 
 def _quantile(rank: float, by: str = "") -> str:
@@ -83,9 +86,7 @@ _HEALTH: Final = Section(
             "Failed (5xx)",
             over_time(
                 zero_while_up(
-                    share(
-                        rate("http_requests_total", "", where=FAILED, window=ZOOM), _REQUESTS, ""
-                    ),
+                    share(rate("http_requests_total", where=FAILED, window=ZOOM), _REQUESTS),
                     "api",
                 ),
                 "failed",
@@ -95,7 +96,7 @@ _HEALTH: Final = Section(
             act="The table of routes says which, the log below why.",
             unit="percentunit",
             decimals=2,
-            steps=[(None, GOOD), (0.001, NOTICE), (0.01, WARNING), (0.05, CRITICAL)],
+            steps=FAILED_STEPS,
         ),
         figure(
             "Duration p95",
@@ -104,14 +105,11 @@ _HEALTH: Final = Section(
             normal="Below 200 ms; hashing a password takes a third of a second, on purpose.",
             act="Above 1 s ApiLatencyHigh fires: compare the routes, then open a slow trace.",
             unit="s",
-            steps=[(None, GOOD), (0.2, NOTICE), (1, WARNING), (2, CRITICAL)],
+            steps=DURATION_STEPS,
         ),
         figure(
             "Within 200 ms",
-            over_time(
-                f"1 - max({zero_while_up(SLOW, 'api')})",
-                "fast",
-            ),
+            over_time(f"1 - max({zero_while_up(SLOW, 'api')})", "fast"),
             shows=(
                 "Share of the last five minutes' requests that the service level calls fast enough."
             ),
@@ -152,11 +150,7 @@ _HEALTH: Final = Section(
         ),
         graph(
             "Requests by status",
-            over_time(
-                "sum by (class) (label_replace("
-                f'rate(http_requests_total{{{ROUTES}}}[{ZOOM}]), "class", "$1", "status", "(.).."))',
-                "{{class}}xx",
-            ),
+            over_time(requests_by_class(ROUTES), "{{class}}xx"),
             shows=(
                 "Requests a second by class of status, stacked. 4xx includes who left first (499)."
             ),
@@ -192,7 +186,7 @@ _HEALTH: Final = Section(
                 "it is."
             ),
             unit="percentunit",
-            limit=((0.01, WARNING), (0.05, CRITICAL)),
+            limit=FAILED_LIMITS,
             colours={"^all routes": CRITICAL, "^worst": WARNING},
         ),
         graph(
@@ -209,7 +203,7 @@ _HEALTH: Final = Section(
                 "top."
             ),
             unit="s",
-            limit=((0.2, NOTICE), (1, WARNING), (2, CRITICAL)),
+            limit=DURATION_LIMITS,
             colours={**QUANTILES, "^all routes": "light-purple"},
         ),
     ),
@@ -218,7 +212,7 @@ _HEALTH: Final = Section(
 _SHARE_OF_TIME: Final = (
     rate("http_request_duration_seconds_sum", "handler", where=ROUTES, window=ZOOM)
     + " / on () group_left () "
-    + f"({rate('http_request_duration_seconds_sum', '', where=ROUTES, window=ZOOM)} > 0)"
+    + f"({rate('http_request_duration_seconds_sum', where=ROUTES, window=ZOOM)} > 0)"
 )
 
 _CHANGED: Final = Section(
@@ -283,16 +277,15 @@ _CHANGED: Final = Section(
             normal="Flat lines, each at its own height.",
             act="One line that rises: that route. All at once: database, event loop or CPU, below.",
             unit="s",
-            limit=((1, WARNING), (2, CRITICAL)),
+            limit=DURATION_LIMITS[1:],
             links=[drill_down("api", "Only this route", {"handler": "handler"})],
         ),
         graph(
             "Refused requests (4xx)",
             over_time(
                 share(
-                    rate("http_requests_total", "", where=REFUSED, window=ZOOM),
-                    rate("http_requests_total", "", where=KNOWN, window=ZOOM),
-                    "",
+                    rate("http_requests_total", where=REFUSED, window=ZOOM),
+                    rate("http_requests_total", where=KNOWN, window=ZOOM),
                 ),
                 "clients' mistakes, all routes",
             ),
@@ -318,8 +311,7 @@ _CHANGED: Final = Section(
             "Sizes of bodies, p95",
             *(
                 over_time(
-                    quantile(0.95, f"http_{kind}_size_bytes", "", where=ROUTES, window=ZOOM)
-                    + " >= 0",
+                    quantile(0.95, f"http_{kind}_size_bytes", where=ROUTES, window=ZOOM) + " >= 0",
                     f"{kind}s",
                 )
                 for kind in ("request", "response")
@@ -341,11 +333,9 @@ _WHY: Final = Section(
     (
         graph(
             "Where a request's time goes",
+            over_time(mean("http_request_duration_seconds", where=ROUTES, window=ZOOM), "request"),
             over_time(
-                mean("http_request_duration_seconds", "", where=ROUTES, window=ZOOM), "request"
-            ),
-            over_time(
-                mean("database_time_per_request_seconds", "", where=ROUTES, window=ZOOM),
+                mean("database_time_per_request_seconds", where=ROUTES, window=ZOOM),
                 "its statements",
             ),
             over_time(
@@ -453,7 +443,7 @@ _WHY: Final = Section(
         graph(
             "Unhandled exceptions",
             over_time(
-                f"60 * sum by (job, where) (rate(unhandled_exceptions_total{{{PROCESSES}}}[{ZOOM}]))",
+                f"60 * {rate('unhandled_exceptions_total', 'job, where', where=PROCESSES, window=ZOOM)}",
                 "{{job}}: {{where}}",
             ),
             shows="Exceptions a minute that no code handled, by where they escaped.",
@@ -483,16 +473,12 @@ _WHY: Final = Section(
         graph(
             "Requests in metrics and spans",
             over_time(
-                f"{rate('http_requests_total', '', where=API, window=ZOOM)} + "
-                f"({rate('synthetic_http_requests_total', '', where=API, window=ZOOM)}"
+                f"{rate('http_requests_total', where=API, window=ZOOM)} + "
+                f"({rate('synthetic_http_requests_total', where=API, window=ZOOM)}"
                 " or on () vector(0))",
                 "metrics",
             ),
-            over_time(
-                'sum(rate(traces_span_metrics_calls_total{job="span-metrics",service_name="glasshouse",'
-                f'span_kind="SPAN_KIND_SERVER"}}[{ZOOM}]))',
-                "spans",
-            ),
+            over_time(REQUEST_SPANS, "spans"),
             shows=(
                 "Requests a second as the API counts them, and as the collector counts their spans."
             ),

@@ -3,24 +3,32 @@
 from typing import Final
 
 from monitoring.build.grafana.board import Board, Section
-from monitoring.build.grafana.colours import CRITICAL, GOOD, NEUTRAL, OUTCOMES, above, below
+from monitoring.build.grafana.colours import (
+    CRITICAL,
+    GOOD,
+    MUTED,
+    NEUTRAL,
+    OUTCOMES,
+    above,
+    below,
+)
 from monitoring.build.grafana.figures import bars, figure
 from monitoring.build.grafana.graphs import graph, heat, states
-from monitoring.build.grafana.idle import zero_while_up
+from monitoring.build.grafana.idle import counted_while_up
 from monitoring.build.grafana.links import explore_logs, explore_traces, from_row
-from monitoring.build.grafana.queries import buckets, growth, lines, now, over_time, rows, traces
+from monitoring.build.grafana.queries import buckets, lines, now, over_time, rows, traces
+from monitoring.build.grafana.selectors import API, ENVIRONMENT, SHOWN, ZOOM
 from monitoring.build.grafana.tables import Column, grid, log_lines, trace_list
 from monitoring.build.grafana.variables import environment, instance, label_values
+from monitoring.build.records.expressions import increase, quantile, rate
 
-API: Final = 'job="api",instance=~"$instance"'
 BOTH: Final = 'job=~"api|worker"'
 """A payment ends in the API, or later in the worker: both count, and no instance alone has the whole."""
 MONEY: Final = f'{BOTH},currency=~"$currency"'
-SETTLED: Final = f'{BOTH},status=~"captured|failed",decline_reason!="token_refused"'
-LOGS: Final = (
-    '{service_name=~"glasshouse|glasshouse-worker",deployment_environment_name=~"${environment:regex}"}'
-    ' | type="business"'
-)
+ORDERS: Final = f'{API},currency=~"$currency"'
+DECLINED: Final = f'{BOTH},status=~"declined|failed",decline_reason!="none"'
+PROVIDER: Final = f'{BOTH},dependency="payment_provider"'
+LOGS: Final = f'{{service_name=~"glasshouse|glasshouse-worker",{ENVIRONMENT}}} | type="business"'
 SHADES: Final = {
     "^EUR": "blue",
     "^USD": "green",
@@ -30,12 +38,27 @@ SHADES: Final = {
 }
 STATUSES: Final = {**OUTCOMES, "^captured": GOOD, "^fulfilled": GOOD, "^refunded": "purple"}
 
+_ORDERS_A_MINUTE: Final = f"60 * {rate('orders_created_total', where=API, window=ZOOM)}"
+_A_DAY_BEFORE: Final = (
+    f"60 * sum(rate(orders_created_total{{{API}}}[{ZOOM}] offset 1d))"
+    f" or 0 * {rate('orders_created_total', where=API, window=ZOOM)}"
+)
+
+
+def _grown(metric: str, by: str, where: str) -> str:
+    return increase(metric, by, where=where, window=SHOWN)
+
+
+def _provider(rank: float) -> str:
+    return quantile(rank, "external_request_duration_seconds", where=PROVIDER, window=ZOOM)
+
+
 _HEALTH: Final = Section(
     "Is it healthy? Orders come, and are paid",
     (
         figure(
             "Orders a minute",
-            over_time(f"60 * sum(rate(orders_created_total{{{API}}}[$__rate_interval]))", "orders"),
+            over_time(_ORDERS_A_MINUTE, "orders"),
             shows="Orders placed, a minute.",
             normal=(
                 "What the same hour of yesterday had (graph below); some a minute with the local "
@@ -89,9 +112,7 @@ _HEALTH: Final = Section(
         figure(
             "Left unanswered",
             now(
-                zero_while_up(
-                    growth(f'payments_total{{{API},status="pending"}}', window="$__range"), "api"
-                ),
+                counted_while_up("payments_total", "api", where=f'{API},status="pending"'),
                 "pending",
             ),
             shows=(
@@ -125,7 +146,7 @@ _CHANGED: Final = Section(
         graph(
             "Revenue an hour, by currency",
             over_time(
-                f"3600 * sum by (currency) (rate(revenue_total{{{MONEY}}}[$__rate_interval]))",
+                f"3600 * {rate('revenue_total', 'currency', where=MONEY, window=ZOOM)}",
                 "{{currency}}",
             ),
             shows=(
@@ -143,12 +164,8 @@ _CHANGED: Final = Section(
         ),
         graph(
             "Orders a minute, and a day before",
-            over_time(f"60 * sum(rate(orders_created_total{{{API}}}[$__rate_interval]))", "now"),
-            over_time(
-                f"60 * sum(rate(orders_created_total{{{API}}}[$__rate_interval] offset 1d)) or 0 * "
-                f"sum(rate(orders_created_total{{{API}}}[$__rate_interval]))",
-                "a day before",
-            ),
+            over_time(_ORDERS_A_MINUTE, "now"),
+            over_time(_A_DAY_BEFORE, "a day before"),
             shows=(
                 "Orders placed a minute, and those of the same time a day earlier (0 before there "
                 "was one)."
@@ -156,14 +173,12 @@ _CHANGED: Final = Section(
             normal="Near each other.",
             act="If only `now` falls: errors and latency of /v1/orders on the dashboard API.",
             unit="short",
-            colours={"^now$": NEUTRAL, "^a day before$": "#8e8e8e"},
+            colours={"^now$": NEUTRAL, "^a day before$": MUTED},
             width=12,
         ),
         graph(
             "Payments by outcome",
-            over_time(
-                f"sum by (status) (rate(payments_total{{{BOTH}}}[$__rate_interval]))", "{{status}}"
-            ),
+            over_time(rate("payments_total", "status", where=BOTH, window=ZOOM), "{{status}}"),
             shows="Payments a second by outcome; a pending one counts again when it is settled.",
             normal="Mostly captured, some declined.",
             act="`failed` is ours or the provider's: the traces below show which.",
@@ -174,8 +189,7 @@ _CHANGED: Final = Section(
         graph(
             "Duration of payments, p95",
             over_time(
-                "histogram_quantile(0.95, sum by (status, le) "
-                f"(rate(payment_duration_seconds_bucket{{{BOTH}}}[$__rate_interval])))",
+                quantile(0.95, "payment_duration_seconds", "status", where=BOTH, window=ZOOM),
                 "{{status}}",
                 exemplars=True,
             ),
@@ -191,8 +205,7 @@ _CHANGED: Final = Section(
         graph(
             "Declines by reason",
             over_time(
-                "sum by (decline_reason) (rate(payments_total{"
-                f'{BOTH},status=~"declined|failed",decline_reason!="none"}}[$__rate_interval]))',
+                rate("payments_total", "decline_reason", where=DECLINED, window=ZOOM),
                 "{{decline_reason}}",
             ),
             shows="Declined payments a second by the bank's reason.",
@@ -207,7 +220,7 @@ _CHANGED: Final = Section(
         graph(
             "Registrations by source",
             over_time(
-                f"60 * sum by (source) (rate(user_registrations_total{{{API}}}[$__rate_interval]))",
+                f"60 * {rate('user_registrations_total', 'source', where=API, window=ZOOM)}",
                 "{{source}}",
             ),
             shows="Accounts created a minute, by where they came from.",
@@ -222,8 +235,7 @@ _CHANGED: Final = Section(
         graph(
             "Refunds and captures by size",
             over_time(
-                "sum by (event_type, amount_tier) (rate(revenue_events_total{"
-                f"{BOTH}}}[$__rate_interval]))",
+                rate("revenue_events_total", "event_type, amount_tier", where=BOTH, window=ZOOM),
                 "{{event_type}} {{amount_tier}}",
             ),
             shows=(
@@ -255,7 +267,7 @@ _WHY: Final = Section(
         bars(
             "Funnel of the shown time",
             now(
-                f"sort_desc(sum by (step) (increase(funnel_steps_total{{{BOTH}}}[$__range])))",
+                f"sort_desc({_grown('funnel_steps_total', 'step', BOTH)})",
                 "{{step}}",
             ),
             shows="Steps completed on the way from a visitor to a paying customer.",
@@ -282,8 +294,7 @@ _WHY: Final = Section(
         graph(
             "Provider: calls by outcome",
             over_time(
-                "sum by (outcome) (rate(external_requests_total{"
-                f'{BOTH},dependency="payment_provider"}}[$__rate_interval]))',
+                rate("external_requests_total", "outcome", where=PROVIDER, window=ZOOM),
                 "{{outcome}}",
             ),
             shows="Attempts to call the payment provider a second, retries included.",
@@ -298,17 +309,8 @@ _WHY: Final = Section(
         ),
         graph(
             "Provider: duration",
-            over_time(
-                "histogram_quantile(0.95, sum by (le) (rate(external_request_duration_seconds_bucket{"
-                f'{BOTH},dependency="payment_provider"}}[$__rate_interval])))',
-                "p95",
-                exemplars=True,
-            ),
-            over_time(
-                "histogram_quantile(0.5, sum by (le) (rate(external_request_duration_seconds_bucket{"
-                f'{BOTH},dependency="payment_provider"}}[$__rate_interval])))',
-                "p50",
-            ),
+            over_time(_provider(0.95), "p95", exemplars=True),
+            over_time(_provider(0.5), "p50"),
             shows=(
                 "One attempt, until its answer was read; the dashed line is where "
                 "PaymentProviderSlow fires."
@@ -329,8 +331,7 @@ _WHY: Final = Section(
                 "answers",
             ),
             over_time(
-                "1 - (max by (dependency) (circuit_breaker_state{"
-                f'{BOTH},dependency="payment_provider"}}) > bool 0)',
+                f"1 - (max by (dependency) (circuit_breaker_state{{{PROVIDER}}}) > bool 0)",
                 "breaker lets calls through",
             ),
             shows=(
@@ -353,10 +354,7 @@ _WHY: Final = Section(
         ),
         heat(
             "Value of orders",
-            buckets(
-                "sum by (le) (rate(order_value_bucket{"
-                f'{API},currency=~"$currency"}}[$__rate_interval]))'
-            ),
+            buckets(rate("order_value_bucket", "le", where=ORDERS, window=ZOOM)),
             shows="How many orders of which value, in major units of the chosen currencies.",
             normal="A broad band that stays where it is.",
             act=(
@@ -367,15 +365,12 @@ _WHY: Final = Section(
         ),
         grid(
             "By currency, in the shown time",
+            rows(_grown("orders_created_total", "currency", ORDERS)),
+            rows(_grown("revenue_total", "currency", MONEY)),
+            rows(_grown("refunded_amount_total", "currency", MONEY)),
             rows(
-                f'sum by (currency) (increase(orders_created_total{{{API},currency=~"$currency"}}[$__range]))'
-            ),
-            rows(f"sum by (currency) (increase(revenue_total{{{MONEY}}}[$__range]))"),
-            rows(f"sum by (currency) (increase(refunded_amount_total{{{MONEY}}}[$__range]))"),
-            rows(
-                f'sum by (currency) (increase(order_value_sum{{{API},currency=~"$currency"}}[$__range])) / '
-                "(sum by (currency) (increase(order_value_count{"
-                f'{API},currency=~"$currency"}}[$__range])) > 0)'
+                f"{_grown('order_value_sum', 'currency', ORDERS)}"
+                f" / ({_grown('order_value_count', 'currency', ORDERS)} > 0)"
             ),
             shows=(
                 "Orders, captured and refunded amounts and the mean order, in major units of each "
@@ -396,7 +391,7 @@ _WHY: Final = Section(
         bars(
             "Features used in the shown time",
             now(
-                f"sort_desc(sum by (feature) (increase(feature_usage_total{{{API}}}[$__range])))",
+                f"sort_desc({_grown('feature_usage_total', 'feature', API)})",
                 "{{feature}}",
             ),
             shows="Uses of what a customer may do and need not.",
@@ -420,11 +415,12 @@ _WHY: Final = Section(
         graph(
             "Scripted customer",
             over_time(
-                'sum by (result) (rate(synthetic_journeys_total{job="synthetic"}[$__rate_interval])) * 60',
+                rate("synthetic_journeys_total", "result", where='job="synthetic"', window=ZOOM)
+                + " * 60",
                 "{{result}}",
             ),
             over_time(
-                'sum(rate(synthetic_http_requests_total{job="api"}[$__rate_interval])) * 60',
+                rate("synthetic_http_requests_total", where='job="api"', window=ZOOM) + " * 60",
                 "its requests, as marked",
             ),
             shows=(

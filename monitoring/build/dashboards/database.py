@@ -24,6 +24,7 @@ from monitoring.build.grafana.figures import figure
 from monitoring.build.grafana.graphs import graph, heat, states
 from monitoring.build.grafana.idle import zero_while_up
 from monitoring.build.grafana.links import explore_logs, explore_traces
+from monitoring.build.grafana.panel import DOWN_OR_UP
 from monitoring.build.grafana.queries import (
     buckets,
     lines,
@@ -32,29 +33,22 @@ from monitoring.build.grafana.queries import (
     rows,
     traces,
 )
+from monitoring.build.grafana.selectors import API, CHOSEN, OUR_LOGS, PROCESSES, SHOWN, ZOOM
 from monitoring.build.grafana.tables import Column, grid, log_lines, trace_list
 from monitoring.build.grafana.variables import environment, instance, label_values
+from monitoring.build.logs.backends import DAMAGE
 from monitoring.build.records.expressions import increase, mean, or_zero, quantile, rate
 
-ZOOM: Final = "$__rate_interval"
-CHOSEN: Final = 'instance=~"$instance"'
-OURS: Final = f'job=~"api|worker",{CHOSEN}'
-STATEMENTS: Final = f'{OURS},operation!="TRANSACTION"'
+STATEMENTS: Final = f'{PROCESSES},operation!="TRANSACTION"'
 """What somebody wrote: BEGIN, COMMIT and ROLLBACK are fast and many, and would hide the others."""
-ROUTES: Final = f'{OURS},handler=~"$handler"'
-POOLS: Final = f'{OURS},pool=~"$pool"'
-SERVER: Final = 'job="postgres",instance=~"$server"'
+ROUTES: Final = f'{PROCESSES},handler=~"$handler"'
+POOLS: Final = f'{PROCESSES},pool=~"$pool"'
+POOL_RECORDS: Final = f'{CHOSEN},pool=~"$pool"'
 SERVERS: Final = 'instance=~"$server"'
+SERVER: Final = f'job="postgres",{SERVERS}'
 DATABASES: Final = f'{SERVER},datname!~"|template.*"'
 BY: Final = "operation, table"
-LOGS: Final = (
-    '{service_name=~"glasshouse.*",deployment_environment_name=~"${environment:regex}"}'
-    ' | type="db_query"'
-)
-DAMAGE: Final = (
-    "PANIC: |invalid page in block|page verification failed|could not read block"
-    "|was terminated by signal|could not write to file"
-)
+LOGS: Final = f'{OUR_LOGS} | type="db_query"'
 
 
 def _quantile(rank: float, by: str = "") -> str:
@@ -77,12 +71,12 @@ _HEALTH: Final = Section(
             ),
             unit="none",
             steps=below(critical=1),
-            texts={"0": ("down", CRITICAL), "1": ("up", GOOD)},
+            texts=DOWN_OR_UP,
         ),
         figure(
             "Statements",
             over_time(
-                rate("database_query_duration_seconds_count", "", where=STATEMENTS, window=ZOOM),
+                rate("database_query_duration_seconds_count", where=STATEMENTS, window=ZOOM),
                 "statements",
             ),
             shows="Statements a second of the chosen processes; BEGIN and COMMIT are left out.",
@@ -116,7 +110,7 @@ _HEALTH: Final = Section(
         figure(
             "Pool in use",
             over_time(
-                f'max(job_instance_pool:database_connections:saturation{{{CHOSEN},pool=~"$pool"}})',
+                f"max(job_instance_pool:database_connections:saturation{{{POOL_RECORDS}}})",
                 "in use",
             ),
             shows="Share of its connections that the busiest process has in use.",
@@ -185,14 +179,12 @@ _CHANGED: Final = Section(
             rows(
                 rate("database_query_duration_seconds_sum", BY, where=STATEMENTS, window=ZOOM)
                 + " / on () group_left () ("
-                + rate("database_query_duration_seconds_sum", "", where=STATEMENTS, window=ZOOM)
+                + rate("database_query_duration_seconds_sum", where=STATEMENTS, window=ZOOM)
                 + " > 0)"
             ),
             rows(
                 or_zero(
-                    increase(
-                        "database_slow_queries_total", BY, where=STATEMENTS, window="$__range"
-                    ),
+                    increase("database_slow_queries_total", BY, where=STATEMENTS, window=SHOWN),
                     rate(
                         "database_query_duration_seconds_count", BY, where=STATEMENTS, window=ZOOM
                     ),
@@ -304,7 +296,7 @@ _POOL: Final = Section(
             "Pool in use, by process",
             over_time(
                 "max by (job, instance, pool) (job_instance_pool:database_connections:saturation"
-                f'{{{CHOSEN},pool=~"$pool"}})',
+                f"{{{POOL_RECORDS}}})",
                 "{{job}} {{instance}}",
             ),
             shows="Share of the connections that each process may open and has in use.",
@@ -340,7 +332,7 @@ _POOL: Final = Section(
             "Waits given up, in 5 minutes",
             over_time(
                 "sum by (job, instance) (job_instance_pool:database_connection_timeouts:increase5m"
-                f'{{{CHOSEN},pool=~"$pool"}})',
+                f"{{{POOL_RECORDS}}})",
                 "{{job}} {{instance}}",
             ),
             shows="Waits for a connection that were given up; such a request is answered with 503.",
@@ -354,7 +346,7 @@ _POOL: Final = Section(
         graph(
             "Errors by kind",
             over_time(
-                f"60 * {rate('database_errors_total', 'error_type', where=OURS, window=ZOOM)}",
+                f"60 * {rate('database_errors_total', 'error_type', where=PROCESSES, window=ZOOM)}",
                 "{{error_type}}",
             ),
             shows="Statements and connections that failed, a minute, by kind.",
@@ -381,7 +373,7 @@ _POOL: Final = Section(
                     0.95,
                     "database_rows_returned",
                     "table",
-                    where=f'{OURS},operation="SELECT"',
+                    where=f'{PROCESSES},operation="SELECT"',
                     window=ZOOM,
                 )
                 + " >= 0",
@@ -395,7 +387,7 @@ _POOL: Final = Section(
         states(
             "Reached, migrated, observed",
             over_time(
-                f'min by (job, dependency) (dependency_up{{{OURS},dependency=~"database|migrations"}})',
+                f'min by (job, dependency) (dependency_up{{{PROCESSES},dependency=~"database|migrations"}})',
                 "{{job}}: {{dependency}}",
             ),
             over_time(f"min by (instance) (pg_up{{{SERVER}}})", "exporter {{instance}}"),
@@ -408,7 +400,7 @@ _POOL: Final = Section(
                 "migrations red: MigrationsPending, `python -m app migrate`. Exporter alone: "
                 "DatabaseServerDown, the server is not observed."
             ),
-            texts={"0": ("down", CRITICAL), "1": ("up", GOOD)},
+            texts=DOWN_OR_UP,
             height=8,
         ),
     ),
@@ -468,14 +460,14 @@ _SERVERS: Final = Section(
         graph(
             "Transactions",
             over_time(
-                rate("pg_stat_database_xact_commit", "", where=DATABASES, window=ZOOM), "committed"
+                rate("pg_stat_database_xact_commit", where=DATABASES, window=ZOOM), "committed"
             ),
             over_time(
-                rate("pg_stat_database_xact_rollback", "", where=DATABASES, window=ZOOM),
+                rate("pg_stat_database_xact_rollback", where=DATABASES, window=ZOOM),
                 "rolled back",
             ),
             over_time(
-                rate("pg_stat_database_deadlocks", "", where=DATABASES, window=ZOOM), "deadlocks"
+                rate("pg_stat_database_deadlocks", where=DATABASES, window=ZOOM), "deadlocks"
             ),
             shows="Transactions a second, by how they ended, and deadlocks, which end one of them.",
             normal="Nearly all committed, no deadlocks.",
@@ -523,9 +515,7 @@ _SERVERS: Final = Section(
         graph(
             "Rows read and written",
             *(
-                over_time(
-                    rate(f"pg_stat_database_tup_{kind}", "", where=DATABASES, window=ZOOM), kind
-                )
+                over_time(rate(f"pg_stat_database_tup_{kind}", where=DATABASES, window=ZOOM), kind)
                 for kind in ("fetched", "inserted", "updated", "deleted")
             ),
             shows="Rows a second that the server fetched by index, and wrote.",
@@ -567,7 +557,7 @@ _CACHE: Final = Section(
         graph(
             "Reads of the cache",
             over_time(
-                rate("cache_requests_total", "result", where=f'job="api",{CHOSEN}', window=ZOOM),
+                rate("cache_requests_total", "result", where=API, window=ZOOM),
                 "{{result}}",
             ),
             shows="Reads of the cache a second by result, stacked; a miss asks the database.",
@@ -584,7 +574,7 @@ _CACHE: Final = Section(
                     0.95,
                     "cache_operation_duration_seconds",
                     "operation",
-                    where=f'job="api",{CHOSEN}',
+                    where=API,
                     window=ZOOM,
                 )
                 + " >= 0",

@@ -3,20 +3,42 @@
 from typing import Final
 
 from monitoring.build.grafana.board import Board, Section
-from monitoring.build.grafana.colours import CRITICAL, GOOD, OUTCOMES, WARNING, above, below, plain
+from monitoring.build.grafana.colours import (
+    CRITICAL,
+    GOOD,
+    MUTED,
+    NEUTRAL,
+    OUTCOMES,
+    WARNING,
+    above,
+    below,
+    plain,
+)
 from monitoring.build.grafana.figures import bars, figure
 from monitoring.build.grafana.graphs import graph, states
 from monitoring.build.grafana.links import explore_logs, explore_traces, from_row
+from monitoring.build.grafana.panel import DOWN_OR_UP
 from monitoring.build.grafana.queries import now, over_time, rows
+from monitoring.build.grafana.selectors import CHOSEN, SHOWN, ZOOM
+from monitoring.build.grafana.shared import TARGETS_DOWN
 from monitoring.build.grafana.tables import Column, grid
 from monitoring.build.grafana.variables import environment, exporter_instance, label_values
+from monitoring.build.records.expressions import quantile, rate
 
-HOST: Final = 'job="node",instance=~"$instance"'
-REDIS: Final = 'job="redis",instance=~"$instance"'
+HOST: Final = f'job="node",{CHOSEN}'
+REDIS: Final = f'job="redis",{CHOSEN}'
+CACHE: Final = 'job="api",cache=~"$cache"'
+HIT_OR_MISS: Final = 'result=~"hit|miss"'
 PROCESSES: Final = 'job=~"$job"'
 FILES: Final = f'{HOST},fstype!~"tmpfs|devtmpfs|ramfs|overlay|squashfs|iso9660|fuse.+"'
 WIRES: Final = f'{HOST},device!~"lo|veth.*|docker.*|br-.*"'
 LOGS: Final = '{service_name=~"postgres|valkey|prometheus|alertmanager|grafana|gateway"}'
+NO_BACKUP: Final = "on one machine nobody makes backups unless asked to"
+
+
+def _waiting(resource: str) -> str:
+    return f"rate(node_pressure_{resource}_waiting_seconds_total{{{HOST}}}[{ZOOM}])"
+
 
 _HEALTH: Final = Section(
     "Is it healthy? The machine, the cache, the processes",
@@ -24,8 +46,14 @@ _HEALTH: Final = Section(
         figure(
             "CPU used",
             over_time(
-                "1 - avg(sum by (instance, cpu) (rate(node_cpu_seconds_total{"
-                f'{HOST},mode=~"idle|iowait"}}[$__rate_interval])))',
+                "1 - avg("
+                + rate(
+                    "node_cpu_seconds_total",
+                    "instance, cpu",
+                    where=f'{HOST},mode=~"idle|iowait"',
+                    window=ZOOM,
+                )
+                + ")",
                 "used",
             ),
             shows="Share of all cores of the machine that is busy.",
@@ -69,9 +97,8 @@ _HEALTH: Final = Section(
         figure(
             "Cache hits",
             over_time(
-                'sum(rate(cache_requests_total{job="api",cache=~"$cache",result="hit"}[$__rate_interval])) / '
-                '(sum(rate(cache_requests_total{job="api",cache=~"$cache",result=~"hit|miss"}'
-                "[$__rate_interval])) > 0)",
+                rate("cache_requests_total", where=f'{CACHE},result="hit"', window=ZOOM)
+                + f" / ({rate('cache_requests_total', where=f'{CACHE},{HIT_OR_MISS}', window=ZOOM)} > 0)",
                 "hits",
             ),
             shows="Share of the reads of the service's cache that found a value.",
@@ -92,7 +119,7 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Targets down",
-            over_time("count(up == 0) or vector(0)", "down"),
+            over_time(TARGETS_DOWN, "down"),
             shows="Targets that Prometheus cannot scrape, of all jobs.",
             normal="None.",
             act=(
@@ -111,8 +138,7 @@ _CHANGED: Final = Section(
         graph(
             "CPU by mode",
             over_time(
-                "sum by (mode) (rate(node_cpu_seconds_total{"
-                f'{HOST},mode!="idle"}}[$__rate_interval]))',
+                rate("node_cpu_seconds_total", "mode", where=f'{HOST},mode!="idle"', window=ZOOM),
                 "{{mode}}",
             ),
             shows=(
@@ -138,12 +164,12 @@ _CHANGED: Final = Section(
             normal="Used stays flat; the file cache counts as available.",
             act="A slope: which process, below; `/debug/memory` of ours says what grew.",
             unit="bytes",
-            colours={"total": "#8e8e8e", "used": "blue"},
+            colours={"total": MUTED, "used": NEUTRAL},
         ),
         graph(
             "Disks: share of time busy",
             over_time(
-                f"sum by (device) (rate(node_disk_io_time_seconds_total{{{HOST}}}[$__rate_interval]))",
+                rate("node_disk_io_time_seconds_total", "device", where=HOST, window=ZOOM),
                 "{{device}}",
             ),
             shows="Share of the time in which a disk had something to do.",
@@ -154,18 +180,9 @@ _CHANGED: Final = Section(
         ),
         graph(
             "Pressure: waiting for",
-            over_time(
-                f"rate(node_pressure_cpu_waiting_seconds_total{{{HOST}}}[$__rate_interval])",
-                "CPU",
-            ),
-            over_time(
-                f"rate(node_pressure_io_waiting_seconds_total{{{HOST}}}[$__rate_interval])",
-                "disks",
-            ),
-            over_time(
-                f"rate(node_pressure_memory_waiting_seconds_total{{{HOST}}}[$__rate_interval])",
-                "memory",
-            ),
+            over_time(_waiting("cpu"), "CPU"),
+            over_time(_waiting("io"), "disks"),
+            over_time(_waiting("memory"), "memory"),
             shows=(
                 "Share of the time in which some process waited for CPU, disks or memory, as the "
                 "kernel says."
@@ -177,12 +194,10 @@ _CHANGED: Final = Section(
         graph(
             "Network",
             over_time(
-                f"sum(rate(node_network_receive_bytes_total{{{WIRES}}}[$__rate_interval]))",
-                "received",
+                rate("node_network_receive_bytes_total", where=WIRES, window=ZOOM), "received"
             ),
             over_time(
-                f"-sum(rate(node_network_transmit_bytes_total{{{WIRES}}}[$__rate_interval]))",
-                "sent",
+                f"-{rate('node_network_transmit_bytes_total', where=WIRES, window=ZOOM)}", "sent"
             ),
             shows=(
                 "Bytes a second over the interfaces that the node exporter sees, in the stack "
@@ -213,7 +228,7 @@ _CACHE: Final = Section(
         graph(
             "Cache reads by result",
             over_time(
-                'sum by (result) (rate(cache_requests_total{job="api",cache=~"$cache"}[$__rate_interval]))',
+                rate("cache_requests_total", "result", where=CACHE, window=ZOOM),
                 "{{result}}",
             ),
             shows="Reads of the service's cache a second, by result.",
@@ -226,8 +241,9 @@ _CACHE: Final = Section(
         graph(
             "Cache operations, p95",
             over_time(
-                "histogram_quantile(0.95, sum by (operation, le) (rate("
-                'cache_operation_duration_seconds_bucket{job="api",cache=~"$cache"}[$__rate_interval])))',
+                quantile(
+                    0.95, "cache_operation_duration_seconds", "operation", where=CACHE, window=ZOOM
+                ),
                 "{{operation}}",
             ),
             shows="95 of 100 operations of the cache are shorter, the network to it included.",
@@ -249,14 +265,11 @@ _CACHE: Final = Section(
                 "database."
             ),
             unit="bytes",
-            colours={"^limit$": CRITICAL, "^used$": "blue"},
+            colours={"^limit$": CRITICAL, "^used$": NEUTRAL},
         ),
         graph(
             "Redis: commands",
-            over_time(
-                f"sum(rate(redis_commands_processed_total{{{REDIS}}}[$__rate_interval]))",
-                "commands",
-            ),
+            over_time(rate("redis_commands_processed_total", where=REDIS, window=ZOOM), "commands"),
             shows="Commands a second: cache, rate limits and queue together.",
             normal="A few for each request.",
             act="A multiple without more requests: a loop, or another client.",
@@ -265,12 +278,8 @@ _CACHE: Final = Section(
         ),
         graph(
             "Redis: evicted, expired keys",
-            over_time(
-                f"sum(rate(redis_evicted_keys_total{{{REDIS}}}[$__rate_interval]))", "evicted"
-            ),
-            over_time(
-                f"sum(rate(redis_expired_keys_total{{{REDIS}}}[$__rate_interval]))", "expired"
-            ),
+            over_time(rate("redis_evicted_keys_total", where=REDIS, window=ZOOM), "evicted"),
+            over_time(rate("redis_expired_keys_total", where=REDIS, window=ZOOM), "expired"),
             shows="Keys a second that went because they were over, or because there was no room.",
             normal="Expired: some. Evicted: none.",
             act="Evicted: give it more memory, or keep less.",
@@ -296,7 +305,7 @@ _CACHE: Final = Section(
                 "HostDown, RedisDown, CacheDown, ServiceDiskLow, ExporterDown and others fire for "
                 "what is not."
             ),
-            texts={"0": ("down", CRITICAL), "1": ("up", GOOD)},
+            texts=DOWN_OR_UP,
             height=10,
         ),
     ),
@@ -307,9 +316,7 @@ _PROCESSES: Final = Section(
     (
         grid(
             "Processes",
-            rows(
-                f"sum by (job, instance) (rate(process_cpu_seconds_total{{{PROCESSES}}}[$__range]))"
-            ),
+            rows(rate("process_cpu_seconds_total", "job, instance", where=PROCESSES, window=SHOWN)),
             rows(f"max by (job, instance) (process_resident_memory_bytes{{{PROCESSES}}})"),
             rows(
                 f"max by (job, instance) (process_open_fds{{{PROCESSES}}}) / "
@@ -397,7 +404,7 @@ _PROCESSES: Final = Section(
             steps=above(warning=86_400, critical=93_600),
             width=4,
             height=6,
-            quiet="on one machine nobody makes backups unless asked to",
+            quiet=NO_BACKUP,
             empty="no backup yet",
         ),
         figure(
@@ -412,7 +419,7 @@ _PROCESSES: Final = Section(
             width=4,
             height=6,
             sparkline=False,
-            quiet="on one machine nobody makes backups unless asked to",
+            quiet=NO_BACKUP,
             empty="no backup yet",
         ),
         graph(
@@ -425,7 +432,7 @@ _PROCESSES: Final = Section(
             width=4,
             height=6,
             legend="none",
-            quiet="on one machine nobody makes backups unless asked to",
+            quiet=NO_BACKUP,
         ),
     ),
 )

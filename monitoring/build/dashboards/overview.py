@@ -8,8 +8,12 @@ from typing import Final
 from monitoring.build.grafana.board import Board, Section
 from monitoring.build.grafana.colours import (
     CRITICAL,
+    DURATION_LIMITS,
+    DURATION_STEPS,
+    FAILED_LIMITS,
+    FAILED_STEPS,
     GOOD,
-    NOTICE,
+    NEUTRAL,
     OUTCOMES,
     QUANTILES,
     STATUS_CLASSES,
@@ -21,23 +25,19 @@ from monitoring.build.grafana.figures import bars, figure
 from monitoring.build.grafana.graphs import graph, states
 from monitoring.build.grafana.idle import zero_while_up
 from monitoring.build.grafana.links import drill_down, explore_logs, explore_traces
+from monitoring.build.grafana.panel import DOWN_OR_UP
 from monitoring.build.grafana.queries import lines, now, over_time, rows, traces
+from monitoring.build.grafana.selectors import API, CHOSEN, OUR_LOGS, ZOOM
+from monitoring.build.grafana.shared import DEPENDENCIES, requests_by_class
 from monitoring.build.grafana.tables import Column, grid, log_lines, service_map, trace_list
 from monitoring.build.grafana.variables import environment, instance, label_values
 from monitoring.build.records.expressions import mean, rate
 
-ZOOM: Final = "$__rate_interval"
-CHOSEN: Final = 'instance=~"$instance"'
-API: Final = f'job="api",{CHOSEN}'
 PROBES: Final = 'job="blackbox",probe=~"$probe"'
 SYNTHETIC: Final = 'job="synthetic"'
 CHECKOUT: Final = 'slo:sli_error:ratio_rate5m{sloth_slo="checkout-errors"}'
 CALLS: Final = f'rate(traces_service_graph_request_total{{job="span-metrics"}}[{ZOOM}])'
-LOGS: Final = (
-    '{service_name=~"glasshouse.*",deployment_environment_name=~"${environment:regex}"}'
-    ' | level=~"ERROR|CRITICAL"'
-)
-UP_AND_DOWN: Final = {"0": ("down", CRITICAL), "1": ("up", GOOD)}
+LOGS: Final = f'{OUR_LOGS} | level=~"ERROR|CRITICAL"'
 
 _HEALTH: Final = Section(
     "Is it healthy? What customers get",
@@ -69,7 +69,7 @@ _HEALTH: Final = Section(
             act="Click for the dashboard API: which route, and why.",
             unit="percentunit",
             decimals=2,
-            steps=[(None, GOOD), (0.001, NOTICE), (0.01, WARNING), (0.05, CRITICAL)],
+            steps=FAILED_STEPS,
             links=[drill_down("api", "API", {})],
         ),
         figure(
@@ -79,7 +79,7 @@ _HEALTH: Final = Section(
             normal="Below 200 ms, unless nearly everybody is logging in.",
             act="Click for the dashboard API: which route, and since when.",
             unit="s",
-            steps=[(None, GOOD), (0.2, NOTICE), (1, WARNING), (2, CRITICAL)],
+            steps=DURATION_STEPS,
             links=[drill_down("api", "API", {})],
         ),
         figure(
@@ -128,11 +128,7 @@ _HEALTH: Final = Section(
         ),
         graph(
             "Traffic",
-            over_time(
-                "sum by (class) (label_replace("
-                f'rate(http_requests_total{{{API}}}[{ZOOM}]), "class", "$1", "status", "(.).."))',
-                "{{class}}xx",
-            ),
+            over_time(requests_by_class(API), "{{class}}xx"),
             shows="Requests a second by class of status, without the monitoring's own.",
             normal="Nearly all 2xx; a thin band of 4xx.",
             act="A fall to nothing is as bad as red: is the API up, and can customers reach it?",
@@ -158,7 +154,7 @@ _HEALTH: Final = Section(
             ),
             unit="percentunit",
             width=6,
-            limit=((0.01, WARNING), (0.05, CRITICAL)),
+            limit=FAILED_LIMITS,
             colours={"requests": CRITICAL, "checkout": WARNING, "payments": "purple"},
             links=[drill_down("api", "API", {})],
         ),
@@ -178,7 +174,7 @@ _HEALTH: Final = Section(
             ),
             unit="s",
             width=6,
-            limit=((0.2, NOTICE), (1, WARNING), (2, CRITICAL)),
+            limit=DURATION_LIMITS,
             colours=QUANTILES,
             links=[drill_down("api", "API", {})],
         ),
@@ -224,7 +220,7 @@ _HEALTH: Final = Section(
             normal="Nearly as many captured as ordered; some declined.",
             act="pending or failed: the payment provider. Orders without payments: the checkout.",
             unit="suffix:/ min",
-            colours={**OUTCOMES, "orders": "blue", "captured": GOOD},
+            colours={**OUTCOMES, "orders": NEUTRAL, "captured": GOOD},
             links=[drill_down("business", "Business", {})],
         ),
         bars(
@@ -299,7 +295,7 @@ _CHANGED: Final = Section(
         ),
         states(
             "Dependencies",
-            over_time("min by (dependency) (job_dependency:dependency_up:max)", "{{dependency}}"),
+            over_time(DEPENDENCIES, "{{dependency}}"),
             shows=(
                 "Whether all processes that need a dependency reach it, as their health checks say."
             ),
@@ -308,7 +304,7 @@ _CHANGED: Final = Section(
                 "The dashboard of what is down says more: Database, Worker (broker), Business "
                 "(provider)."
             ),
-            texts=UP_AND_DOWN,
+            texts=DOWN_OR_UP,
             height=10,
         ),
         states(
@@ -317,7 +313,7 @@ _CHANGED: Final = Section(
             shows="Whether the addresses that customers and machines ask answer as they should.",
             normal="Green throughout.",
             act="`ready` red: ApiNotReady, load balancers send it nothing. Another: ProbeFailing.",
-            texts=UP_AND_DOWN,
+            texts=DOWN_OR_UP,
             height=10,
         ),
         states(
@@ -329,7 +325,7 @@ _CHANGED: Final = Section(
                 "api or worker: theirs is the outage. Others: what they watch is not seen "
                 "meanwhile."
             ),
-            texts=UP_AND_DOWN,
+            texts=DOWN_OR_UP,
             height=10,
         ),
         graph(
@@ -355,7 +351,7 @@ _CHANGED: Final = Section(
         graph(
             "Duration of its journeys and steps",
             over_time(
-                mean("synthetic_journey_duration_seconds", "", where=SYNTHETIC, window=ZOOM),
+                mean("synthetic_journey_duration_seconds", where=SYNTHETIC, window=ZOOM),
                 "journey",
             ),
             over_time(

@@ -15,31 +15,35 @@ from monitoring.build.grafana.colours import (
 )
 from monitoring.build.grafana.figures import figure
 from monitoring.build.grafana.graphs import graph
-from monitoring.build.grafana.idle import zero_while_up
+from monitoring.build.grafana.idle import counted_while_up, zero_while_up
 from monitoring.build.grafana.links import explore_logs, explore_traces, from_row
 from monitoring.build.grafana.queries import lines, log_metric, over_time, rows
+from monitoring.build.grafana.selectors import (
+    API,
+    CHOSEN,
+    ENVIRONMENT,
+    OUR_LOGS,
+    SHOWN,
+    WORKER,
+    ZOOM,
+)
 from monitoring.build.grafana.tables import Column, grid, log_lines
 from monitoring.build.grafana.variables import environment, instance, label_values
+from monitoring.build.logs.intruders import REFUSED_BY_POSTGRES
 from monitoring.build.logs.secrets import PATTERNS
 from monitoring.build.records.expressions import increase, rate, share
 
-ZOOM: Final = "$__rate_interval"
-CHOSEN: Final = 'instance=~"$instance"'
-API: Final = f'job="api",{CHOSEN}'
 JOBS: Final = f'job=~"$job",{CHOSEN}'
 SCOPES: Final = f'{API},scope=~"$scope"'
 GUESSES: Final = f'{API},result=~"failure|locked"'
 ATTEMPTS: Final = f'{API},result=~"success|failure|locked"'
 REFUSALS: Final = f'{API},status=~"401|403|404|409|413|422|429"'
-ENVIRONMENT: Final = 'deployment_environment_name=~"${environment:regex}"'
-LOGS: Final = f'{{service_name=~"glasshouse.*",{ENVIRONMENT}}} | type=~"auth|security"'
+FORGED: Final = f'{API},event="invalid_token"'
+LOGS: Final = f'{OUR_LOGS} | type=~"auth|security"'
 AUDIT: Final = f'{{log_stream="audit",{ENVIRONMENT}}}'
 WRONG_PASSWORDS: Final = (
     f'{{service_name="glasshouse",{ENVIRONMENT}}} | type="http_request"'
     ' | route="/v1/auth/token" | status="401"'
-)
-REFUSED_BY_POSTGRES: Final = (
-    "FATAL: .*(password authentication failed|no pg_hba.conf entry|role .+ does not exist)"
 )
 RESULTS: Final = {
     "success": GOOD,
@@ -55,8 +59,8 @@ def _minute(metric: str, by: str, where: str) -> str:
     return f"60 * {rate(metric, by, where=where, window=ZOOM)}"
 
 
-def _meanwhile(metric: str, where: str, job: str) -> str:
-    return zero_while_up(increase(metric, "", where=where, window="$__range"), job)
+def _answered(by: str, where: str) -> str:
+    return increase("http_requests_total", by, where=where, window=SHOWN)
 
 
 _HEALTH: Final = Section(
@@ -67,9 +71,8 @@ _HEALTH: Final = Section(
             over_time(
                 zero_while_up(
                     share(
-                        rate("auth_attempts_total", "", where=GUESSES, window=ZOOM),
-                        rate("auth_attempts_total", "", where=ATTEMPTS, window=ZOOM),
-                        "",
+                        rate("auth_attempts_total", where=GUESSES, window=ZOOM),
+                        rate("auth_attempts_total", where=ATTEMPTS, window=ZOOM),
                     ),
                     "api",
                 ),
@@ -86,7 +89,7 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Accounts locked",
-            over_time(_meanwhile("auth_lockouts_total", API, "api"), "locked"),
+            over_time(counted_while_up("auth_lockouts_total", "api", where=API), "locked"),
             shows=(
                 "Accounts that were locked in the shown time, after five failures within 15 "
                 "minutes."
@@ -101,9 +104,7 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Invalid tokens",
-            over_time(
-                _meanwhile("security_events_total", f'{API},event="invalid_token"', "api"), "tokens"
-            ),
+            over_time(counted_while_up("security_events_total", "api", where=FORGED), "tokens"),
             shows="Requests of the shown time with a token that we did not make.",
             normal="None; a few after SECRET_KEY was changed.",
             act=(
@@ -116,7 +117,9 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Limits not enforced",
-            over_time(_meanwhile("rate_limit_unenforced_total", SCOPES, "api"), "let through"),
+            over_time(
+                counted_while_up("rate_limit_unenforced_total", "api", where=SCOPES), "let through"
+            ),
             shows=(
                 "Requests of the shown time that no rate limit looked at, since Redis did not "
                 "answer."
@@ -238,14 +241,8 @@ _CHANGED: Final = Section(
             "Tokens that are not ours",
             over_time(
                 share(
-                    rate(
-                        "security_events_total",
-                        "",
-                        where=f'{API},event="invalid_token"',
-                        window=ZOOM,
-                    ),
-                    rate("http_requests_total", "", where=API, window=ZOOM),
-                    "",
+                    rate("security_events_total", where=FORGED, window=ZOOM),
+                    rate("http_requests_total", where=API, window=ZOOM),
                 ),
                 "of all requests",
             ),
@@ -277,10 +274,8 @@ _CHANGED: Final = Section(
         ),
         graph(
             "Sessions and lockouts",
-            over_time(f'max(auth_sessions_active{{job="worker",{CHOSEN}}})', "active sessions"),
-            over_time(
-                increase("auth_lockouts_total", "", where=API, window=ZOOM), "accounts locked"
-            ),
+            over_time(f"max(auth_sessions_active{{{WORKER}}})", "active sessions"),
+            over_time(increase("auth_lockouts_total", where=API, window=ZOOM), "accounts locked"),
             shows=(
                 "Sessions that are neither over nor revoked, as sampled, and accounts that get "
                 "locked."
@@ -337,18 +332,10 @@ _CHANGED: Final = Section(
         ),
         grid(
             "Refused requests by route",
+            rows(_answered("handler, status", REFUSALS)),
             rows(
-                increase(
-                    "http_requests_total", "handler, status", where=REFUSALS, window="$__range"
-                )
-            ),
-            rows(
-                increase(
-                    "http_requests_total", "handler, status", where=REFUSALS, window="$__range"
-                )
-                + " / on (handler) group_left () ("
-                + increase("http_requests_total", "handler", where=API, window="$__range")
-                + " > 0)"
+                f"{_answered('handler, status', REFUSALS)}"
+                f" / on (handler) group_left () ({_answered('handler', API)} > 0)"
             ),
             shows=(
                 "What was refused in the shown time, by route and status, and its share of the "
@@ -433,7 +420,7 @@ _WHY: Final = Section(
         ),
         graph(
             "Entries not sealed yet",
-            over_time(f'max(audit_unsealed_entries{{job="worker",{CHOSEN}}})', "entries"),
+            over_time(f"max(audit_unsealed_entries{{{WORKER}}})", "entries"),
             shows="Entries that the chain does not protect yet, as the worker last sampled.",
             normal="A few: it seals every some seconds.",
             act=(

@@ -7,22 +7,31 @@ from typing import Final
 
 from app.observability.service_levels.objectives import BURN_WINDOWS, BurnWindow
 from monitoring.build.grafana.board import Board, Section
-from monitoring.build.grafana.colours import CRITICAL, GOOD, LIMIT, NOTICE, WARNING, above, below
+from monitoring.build.grafana.colours import (
+    CRITICAL,
+    GOOD,
+    LIMIT,
+    NOTICE,
+    WARNING,
+    Steps,
+    above,
+    below,
+)
 from monitoring.build.grafana.figures import figure
 from monitoring.build.grafana.graphs import graph, states
 from monitoring.build.grafana.links import explore_logs, explore_traces, from_row
-from monitoring.build.grafana.panel import Panel
+from monitoring.build.grafana.panel import DOWN_OR_UP, Panel
 from monitoring.build.grafana.queries import lines, over_time, rows
+from monitoring.build.grafana.selectors import NOTEWORTHY, OUR_LOGS
+from monitoring.build.grafana.shared import DEPENDENCIES
 from monitoring.build.grafana.tables import Column, grid, log_lines
 from monitoring.build.grafana.variables import environment, label_values
 
 CHOSEN: Final = 'sloth_service=~"$service",sloth_slo=~"$slo"'
 ONE: Final = "sloth_service, sloth_slo"
 BUDGET_ALERTS: Final = f'ALERTS{{alertname=~"ErrorBudget.+",alertstate="firing",{CHOSEN}}}'
-LOGS: Final = (
-    '{service_name=~"glasshouse.*",deployment_environment_name=~"${environment:regex}"}'
-    ' | level=~"WARNING|ERROR|CRITICAL"'
-)
+LOGS: Final = f"{OUR_LOGS} | {NOTEWORTHY}"
+BURN: Final[Steps] = [(None, GOOD), (1, NOTICE), (6, WARNING), (14.4, CRITICAL)]
 
 
 def _of(record: str) -> str:
@@ -98,7 +107,7 @@ _HEALTH: Final = Section(
             act="It stays: look at the longer windows, below, and at what fires.",
             unit="suffix:x",
             decimals=1,
-            steps=[(None, GOOD), (1, NOTICE), (6, WARNING), (14.4, CRITICAL)],
+            steps=BURN,
         ),
         figure(
             "Fastest burn, 1 h",
@@ -111,7 +120,7 @@ _HEALTH: Final = Section(
             ),
             unit="suffix:x",
             decimals=1,
-            steps=[(None, GOOD), (1, NOTICE), (6, WARNING), (14.4, CRITICAL)],
+            steps=BURN,
         ),
         figure(
             "Budget alerts",
@@ -295,14 +304,14 @@ _WHY: Final = Section(
         ),
         states(
             "Dependencies",
-            over_time("min by (dependency) (job_dependency:dependency_up:max)", "{{dependency}}"),
+            over_time(DEPENDENCIES, "{{dependency}}"),
             shows="Whether all processes that need a dependency reach it.",
             normal="Green throughout.",
             act=(
                 "Red explains burns of the same time. For 35 minutes after an outage, "
                 "DependencyRecentlyDown holds back alerts about what still burns of it."
             ),
-            texts={"0": ("down", CRITICAL), "1": ("up", GOOD)},
+            texts=DOWN_OR_UP,
             height=8,
         ),
         log_lines(

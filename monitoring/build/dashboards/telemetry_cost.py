@@ -3,17 +3,22 @@
 from typing import Final
 
 from monitoring.build.grafana.board import Board, Section
-from monitoring.build.grafana.colours import CRITICAL, GOOD, NEUTRAL, WARNING, above, below
+from monitoring.build.grafana.colours import CRITICAL, GOOD, MUTED, NEUTRAL, WARNING, above, below
 from monitoring.build.grafana.figures import bars, figure
 from monitoring.build.grafana.graphs import graph, states
-from monitoring.build.grafana.idle import zero_while_up
+from monitoring.build.grafana.idle import counted_while_up, zero_while_up
 from monitoring.build.grafana.links import explore_logs, explore_traces, from_row
-from monitoring.build.grafana.queries import growth, log_metric, now, over_time, rate, rows
+from monitoring.build.grafana.panel import DOWN_OR_UP
+from monitoring.build.grafana.queries import log_metric, now, over_time, rows
+from monitoring.build.grafana.selectors import SHOWN, ZOOM
+from monitoring.build.grafana.shared import REQUEST_SPANS, TARGETS_DOWN
 from monitoring.build.grafana.tables import Column, grid
 from monitoring.build.grafana.variables import environment, label_values
+from monitoring.build.records.expressions import increase, quantile, rate
 
 OURS: Final = 'job=~"api|worker|payment-provider|synthetic"'
 COLLECTOR: Final = 'job="otel-collector"'
+DROPPED: Final = f'{OURS},signal=~"$signal"'
 QUEUES: Final = f'{COLLECTOR},exporter=~"$exporter"'
 TAIL: Final = "otelcol_processor_tail_sampling"
 LOKI: Final = 'job="loki"'
@@ -22,8 +27,11 @@ JAEGER: Final = 'job="jaeger"'
 FOUND: Final = f'{JAEGER},operation!="get_trace"'
 """A trace that is not found counts as an error there."""
 PROMETHEUS: Final = 'job="prometheus"'
+ALERTMANAGER: Final = 'job="alertmanager"'
+GRAFANA: Final = 'job="grafana"'
+TOOLS: Final = 'job=~"prometheus|alertmanager|loki|jaeger|grafana|otel-collector"'
 CHANNELS_USED: Final = (
-    'sum by (integration) (alertmanager_notifications_total{job="alertmanager"}) > 0'
+    f"sum by (integration) (alertmanager_notifications_total{{{ALERTMANAGER}}}) > 0"
 )
 """Alertmanager counts for every kind of channel that it knows: most are not set up."""
 LOGS: Final = (
@@ -35,15 +43,13 @@ LOGS: Final = (
 def _lost(kind: str) -> str:
     """Return what was lost before each destination; 0 where nothing ever was: then nothing counts it."""
     nothing = f"sum by (exporter) (0 * otelcol_exporter_queue_size{{{QUEUES}}})"
-    return " + ".join(
-        f"({growth(f'otelcol_exporter_{way}_failed_{kind}_total{{{QUEUES}}}', by='exporter')} or {nothing})"
+    lost = (
+        increase(
+            f"otelcol_exporter_{way}_failed_{kind}_total", "exporter", where=QUEUES, window=ZOOM
+        )
         for way in ("enqueue", "send")
     )
-
-
-def _lost_in_all(job: str, *series: str) -> str:
-    """Return what some counters of a job have grown by in the shown time, added up."""
-    return " + ".join(zero_while_up(growth(one, window="$__range"), job) for one in series)
+    return " + ".join(f"({counted} or {nothing})" for counted in lost)
 
 
 LOST_SPANS: Final = _lost("spans")
@@ -54,7 +60,7 @@ _HEALTH: Final = Section(
     (
         figure(
             "Targets down",
-            over_time("count(up == 0) or vector(0)", "down"),
+            over_time(TARGETS_DOWN, "down"),
             shows="Targets that Prometheus cannot scrape.",
             normal="None.",
             act=(
@@ -66,7 +72,7 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Lost by processes",
-            now(_lost_in_all("api|worker", f'telemetry_dropped_total{{{OURS},signal=~"$signal"}}')),
+            now(counted_while_up("telemetry_dropped_total", "api|worker", where=DROPPED)),
             sparkline=False,
             shows=(
                 "Log lines, spans and error reports of the shown time that our processes threw "
@@ -84,17 +90,16 @@ _HEALTH: Final = Section(
         figure(
             "Lost by collector",
             now(
-                _lost_in_all(
-                    "otel-collector",
-                    *(
-                        f"otelcol_{where}_{kind}_total{{{COLLECTOR}}}"
-                        for where in (
-                            "exporter_enqueue_failed",
-                            "exporter_send_failed",
-                            "receiver_refused",
-                        )
-                        for kind in ("spans", "log_records")
-                    ),
+                " + ".join(
+                    counted_while_up(
+                        f"otelcol_{way}_{kind}_total", "otel-collector", where=COLLECTOR
+                    )
+                    for way in (
+                        "exporter_enqueue_failed",
+                        "exporter_send_failed",
+                        "receiver_refused",
+                    )
+                    for kind in ("spans", "log_records")
                 )
             ),
             sparkline=False,
@@ -120,8 +125,8 @@ _HEALTH: Final = Section(
         figure(
             "Rules that fail",
             now(
-                _lost_in_all(
-                    "prometheus", f"prometheus_rule_evaluation_failures_total{{{PROMETHEUS}}}"
+                counted_while_up(
+                    "prometheus_rule_evaluation_failures_total", "prometheus", where=PROMETHEUS
                 )
             ),
             sparkline=False,
@@ -135,8 +140,8 @@ _HEALTH: Final = Section(
         figure(
             "Messages lost",
             now(
-                _lost_in_all(
-                    "alertmanager", 'alertmanager_notifications_failed_total{job="alertmanager"}'
+                counted_while_up(
+                    "alertmanager_notifications_failed_total", "alertmanager", where=ALERTMANAGER
                 )
             ),
             sparkline=False,
@@ -159,14 +164,13 @@ _LOST: Final = Section(
             shows="Whether all targets of each job could be scraped.",
             normal="All of them.",
             act="Its container: is it running, and on the network that Prometheus is on?",
-            texts={"0": ("down", CRITICAL), "1": ("up", GOOD)},
+            texts=DOWN_OR_UP,
             height=10,
         ),
         graph(
             "Lost in our processes, by signal",
             over_time(
-                "sum by (job, signal) (rate(telemetry_dropped_total{"
-                f'{OURS},signal=~"$signal"}}[$__rate_interval]))',
+                rate("telemetry_dropped_total", "job, signal", where=DROPPED, window=ZOOM),
                 "{{job}}: {{signal}}",
             ),
             shows=(
@@ -183,12 +187,14 @@ _LOST: Final = Section(
         graph(
             "Error reports held back",
             over_time(
-                'sum by (job) (rate(error_reports_suppressed_total{job=~"api|worker"}[$__rate_interval]))',
+                rate(
+                    "error_reports_suppressed_total", "job", where='job=~"api|worker"', window=ZOOM
+                ),
                 "{{job}}",
             ),
             over_time(
-                f"sum by (job) (rate(metrics_label_values_folded_total{{{OURS}}}[$__rate_interval])) or "
-                f"sum by (job) (0 * process_start_time_seconds{{{OURS}}})",
+                f"{rate('metrics_label_values_folded_total', 'job', where=OURS, window=ZOOM)}"
+                f" or sum by (job) (0 * process_start_time_seconds{{{OURS}}})",
                 "{{job}}: folded label values",
             ),
             shows="Error reports that were not made since there were enough of their kind, and label values "
@@ -204,12 +210,11 @@ _LOST: Final = Section(
         graph(
             "Collector: spans in and out",
             over_time(
-                f"sum(rate(otelcol_receiver_accepted_spans_total{{{COLLECTOR}}}[$__rate_interval]))",
+                rate("otelcol_receiver_accepted_spans_total", where=COLLECTOR, window=ZOOM),
                 "received",
             ),
             over_time(
-                f"sum(rate(otelcol_exporter_sent_spans_total{{{COLLECTOR}}}[$__rate_interval]))",
-                "delivered",
+                rate("otelcol_exporter_sent_spans_total", where=COLLECTOR, window=ZOOM), "delivered"
             ),
             shows=(
                 "Spans a second that came in, and that went to Jaeger; between them stands tail "
@@ -223,11 +228,11 @@ _LOST: Final = Section(
         graph(
             "Collector: log lines in and out",
             over_time(
-                f"sum(rate(otelcol_receiver_accepted_log_records_total{{{COLLECTOR}}}[$__rate_interval]))",
+                rate("otelcol_receiver_accepted_log_records_total", where=COLLECTOR, window=ZOOM),
                 "received",
             ),
             over_time(
-                f"sum(rate(otelcol_exporter_sent_log_records_total{{{COLLECTOR}}}[$__rate_interval]))",
+                rate("otelcol_exporter_sent_log_records_total", where=COLLECTOR, window=ZOOM),
                 "delivered",
             ),
             shows="Log lines a second from all containers, and those that Loki took.",
@@ -271,11 +276,12 @@ _BACKENDS: Final = Section(
         graph(
             "Loki: bytes, and refused",
             over_time(
-                f"sum(rate(loki_distributor_bytes_received_total{{{LOKI}}}[$__rate_interval]))",
-                "received",
+                rate("loki_distributor_bytes_received_total", where=LOKI, window=ZOOM), "received"
             ),
             over_time(
-                zero_while_up(rate(f"loki_discarded_samples_total{{{LOKI}}}"), "loki"),
+                zero_while_up(
+                    rate("loki_discarded_samples_total", where=LOKI, window=ZOOM), "loki"
+                ),
                 "refused",
             ),
             shows="Bytes a second that Loki took, and that it refused for one of its limits.",
@@ -290,8 +296,7 @@ _BACKENDS: Final = Section(
         graph(
             "Loki: requests, p95",
             over_time(
-                "histogram_quantile(0.95, sum by (route, le) "
-                f"(rate(loki_request_duration_seconds_bucket{{{LOKI}}}[$__rate_interval])))",
+                quantile(0.95, "loki_request_duration_seconds", "route", where=LOKI, window=ZOOM),
                 "{{route}}",
             ),
             shows="95 of 100 requests to Loki are shorter, by what was asked.",
@@ -302,7 +307,7 @@ _BACKENDS: Final = Section(
         graph(
             "Prometheus: samples a second",
             over_time(
-                f"sum(rate(prometheus_tsdb_head_samples_appended_total{{{PROMETHEUS}}}[$__rate_interval]))",
+                rate("prometheus_tsdb_head_samples_appended_total", where=PROMETHEUS, window=ZOOM),
                 "samples",
             ),
             shows="Samples that Prometheus stores a second.",
@@ -330,15 +335,23 @@ _BACKENDS: Final = Section(
         graph(
             "Alertmanager: messages sent",
             over_time(
-                "sum by (integration) (rate(alertmanager_notifications_total{"
-                'job="alertmanager"}[$__rate_interval])) * 60'
-                f" and on (integration) {CHANNELS_USED}",
+                rate(
+                    "alertmanager_notifications_total",
+                    "integration",
+                    where=ALERTMANAGER,
+                    window=ZOOM,
+                )
+                + f" * 60 and on (integration) {CHANNELS_USED}",
                 "{{integration}}",
             ),
             over_time(
-                "sum by (integration) (rate(alertmanager_notifications_failed_total{"
-                'job="alertmanager"}[$__rate_interval])) * 60'
-                f" and on (integration) {CHANNELS_USED}",
+                rate(
+                    "alertmanager_notifications_failed_total",
+                    "integration",
+                    where=ALERTMANAGER,
+                    window=ZOOM,
+                )
+                + f" * 60 and on (integration) {CHANNELS_USED}",
                 "failed: {{integration}}",
             ),
             shows="Notifications a minute by channel that was ever used, and those that failed.",
@@ -350,10 +363,10 @@ _BACKENDS: Final = Section(
         states(
             "Configuration as it was read",
             over_time(
-                'min(prometheus_config_last_reload_successful{job="prometheus"})', "Prometheus"
+                f"min(prometheus_config_last_reload_successful{{{PROMETHEUS}}})", "Prometheus"
             ),
             over_time(
-                'min(alertmanager_config_last_reload_successful{job="alertmanager"})',
+                f"min(alertmanager_config_last_reload_successful{{{ALERTMANAGER}}})",
                 "Alertmanager",
             ),
             shows=(
@@ -371,18 +384,19 @@ _BACKENDS: Final = Section(
         graph(
             "Prometheus: what must not happen",
             over_time(
-                f"sum(increase(prometheus_notifications_dropped_total{{{PROMETHEUS}}}[$__rate_interval]))"
-                f" + sum(increase(prometheus_notifications_errors_total{{{PROMETHEUS}}}[$__rate_interval]))",
+                increase("prometheus_notifications_dropped_total", where=PROMETHEUS, window=ZOOM)
+                + " + "
+                + increase("prometheus_notifications_errors_total", where=PROMETHEUS, window=ZOOM),
                 "alerts not handed over",
             ),
             over_time(
-                f"sum(increase(prometheus_tsdb_compactions_failed_total{{{PROMETHEUS}}}[$__rate_interval]))"
-                f" + sum(increase(prometheus_tsdb_wal_corruptions_total{{{PROMETHEUS}}}[$__rate_interval]))",
+                increase("prometheus_tsdb_compactions_failed_total", where=PROMETHEUS, window=ZOOM)
+                + " + "
+                + increase("prometheus_tsdb_wal_corruptions_total", where=PROMETHEUS, window=ZOOM),
                 "storage failures",
             ),
             over_time(
-                f"sum(changes(process_start_time_seconds{{{PROMETHEUS}}}[$__rate_interval]))",
-                "restarts",
+                f"sum(changes(process_start_time_seconds{{{PROMETHEUS}}}[{ZOOM}]))", "restarts"
             ),
             shows="Alerts that did not reach Alertmanager, failures of the storage, restarts.",
             normal="Nothing.",
@@ -410,25 +424,15 @@ _BACKENDS: Final = Section(
             "Collector: what must not happen",
             over_time(LOST_SPANS, "{{exporter}}: spans lost"),
             over_time(LOST_LINES, "{{exporter}}: lines lost"),
-            over_time(
-                zero_while_up(
-                    growth(f"otelcol_receiver_refused_spans_total{{{COLLECTOR}}}"), "otel-collector"
-                ),
-                "spans refused",
-            ),
-            over_time(
-                zero_while_up(
-                    growth(f"otelcol_receiver_refused_log_records_total{{{COLLECTOR}}}"),
-                    "otel-collector",
-                ),
-                "lines refused",
-            ),
-            over_time(
-                zero_while_up(
-                    growth(f"{TAIL}_sampling_trace_dropped_too_early_total{{{COLLECTOR}}}"),
-                    "otel-collector",
-                ),
-                "traces decided too early",
+            *(
+                over_time(
+                    counted_while_up(metric, "otel-collector", where=COLLECTOR, window=ZOOM), of
+                )
+                for metric, of in (
+                    ("otelcol_receiver_refused_spans_total", "spans refused"),
+                    ("otelcol_receiver_refused_log_records_total", "lines refused"),
+                    (f"{TAIL}_sampling_trace_dropped_too_early_total", "traces decided too early"),
+                )
             ),
             shows=(
                 "Spans and lines that the collector refused or threw away, and traces that it could "
@@ -444,30 +448,18 @@ _BACKENDS: Final = Section(
         ),
         graph(
             "Loki: what must not happen",
-            over_time(
-                zero_while_up(
-                    growth(f"loki_ingester_chunks_flush_failures_total{{{LOKI}}}"), "loki"
-                ),
-                "chunks not stored",
-            ),
-            over_time(
-                zero_while_up(
-                    growth(f"loki_prometheus_rule_evaluation_failures_total{{{LOKI}}}"), "loki"
-                ),
-                "rules failed",
-            ),
-            over_time(
-                zero_while_up(
-                    growth(f"loki_prometheus_notifications_errors_total{{{LOKI}}}"), "loki"
-                ),
-                "alerts not handed over",
-            ),
-            over_time(
-                zero_while_up(
-                    growth(f'loki_request_duration_seconds_count{{{LOKI},status_code=~"5.."}}'),
-                    "loki",
-                ),
-                "requests failed",
+            *(
+                over_time(counted_while_up(metric, "loki", where=where, window=ZOOM), of)
+                for metric, where, of in (
+                    ("loki_ingester_chunks_flush_failures_total", LOKI, "chunks not stored"),
+                    ("loki_prometheus_rule_evaluation_failures_total", LOKI, "rules failed"),
+                    ("loki_prometheus_notifications_errors_total", LOKI, "alerts not handed over"),
+                    (
+                        "loki_request_duration_seconds_count",
+                        f'{LOKI},status_code=~"5.."',
+                        "requests failed",
+                    ),
+                )
             ),
             shows=(
                 "Chunks that could not be stored, log rules that failed, alerts that did not reach "
@@ -504,9 +496,14 @@ _BACKENDS: Final = Section(
         graph(
             "Jaeger: storage, failed calls",
             over_time(
-                rate(f'jaeger_storage_requests_total{{{FOUND},result="err"}}', by="operation")
+                rate(
+                    "jaeger_storage_requests_total",
+                    "operation",
+                    where=f'{FOUND},result="err"',
+                    window=ZOOM,
+                )
                 + " or 0 * "
-                + rate(f"jaeger_storage_requests_total{{{FOUND}}}", by="operation"),
+                + rate("jaeger_storage_requests_total", "operation", where=FOUND, window=ZOOM),
                 "{{operation}}",
             ),
             shows="Reads of Jaeger's storage that failed, a second, by what was asked.",
@@ -517,7 +514,9 @@ _BACKENDS: Final = Section(
         graph(
             "Grafana: data sources",
             over_time(
-                rate('grafana_plugin_request_total{job="grafana"}', by="plugin_id, status"),
+                rate(
+                    "grafana_plugin_request_total", "plugin_id, status", where=GRAFANA, window=ZOOM
+                ),
                 "{{plugin_id}}: {{status}}",
             ),
             shows="Queries of panels a second by data source and result.",
@@ -529,11 +528,13 @@ _BACKENDS: Final = Section(
         graph(
             "Jaeger: spans received",
             over_time(
-                f"sum(rate(otelcol_receiver_accepted_spans_total{{{JAEGER}}}[$__rate_interval]))",
-                "stored",
+                rate("otelcol_receiver_accepted_spans_total", where=JAEGER, window=ZOOM), "stored"
             ),
             over_time(
-                zero_while_up(rate(f"otelcol_receiver_refused_spans_total{{{JAEGER}}}"), "jaeger"),
+                zero_while_up(
+                    rate("otelcol_receiver_refused_spans_total", where=JAEGER, window=ZOOM),
+                    "jaeger",
+                ),
                 "refused",
             ),
             shows="Spans a second that Jaeger took from the collector, and that it refused.",
@@ -545,8 +546,12 @@ _BACKENDS: Final = Section(
         graph(
             "Grafana: requests by status",
             over_time(
-                "sum by (status_code) (rate(grafana_http_request_duration_seconds_count{"
-                'job="grafana"}[$__rate_interval]))',
+                rate(
+                    "grafana_http_request_duration_seconds_count",
+                    "status_code",
+                    where=GRAFANA,
+                    window=ZOOM,
+                ),
                 "{{status_code}}",
             ),
             shows="Requests to Grafana a second, by status.",
@@ -558,13 +563,9 @@ _BACKENDS: Final = Section(
         ),
         graph(
             "Span metrics beside the API's own",
+            over_time(REQUEST_SPANS, "spans of requests"),
             over_time(
-                "sum(rate(traces_span_metrics_calls_total{"
-                'job="span-metrics",service_name="glasshouse",span_kind="SPAN_KIND_SERVER"}[$__rate_interval]))',
-                "spans of requests",
-            ),
-            over_time(
-                'sum(rate(http_requests_total{job="api"}[$__rate_interval]))',
+                rate("http_requests_total", where='job="api"', window=ZOOM),
                 "requests that were counted",
             ),
             shows="Requests a second as traces tell, before tail sampling, and as the API counts.",
@@ -576,11 +577,16 @@ _BACKENDS: Final = Section(
             "Tail sampling: traces",
             over_time(
                 rate(
-                    f'{TAIL}_count_traces_sampled_total{{{COLLECTOR},sampled="true"}}', by="policy"
+                    f"{TAIL}_count_traces_sampled_total",
+                    "policy",
+                    where=f'{COLLECTOR},sampled="true"',
+                    window=ZOOM,
                 ),
                 "kept: {{policy}}",
             ),
-            over_time(rate(f"{TAIL}_new_trace_id_received_total{{{COLLECTOR}}}"), "seen"),
+            over_time(
+                rate(f"{TAIL}_new_trace_id_received_total", where=COLLECTOR, window=ZOOM), "seen"
+            ),
             shows=(
                 "Traces a second that the collector saw, and that it kept, by the rule that kept "
                 "them."
@@ -591,7 +597,7 @@ _BACKENDS: Final = Section(
                 "ones are always kept."
             ),
             unit="ops",
-            colours={"^seen$": "#8e8e8e"},
+            colours={"^seen$": MUTED},
         ),
     ),
 )
@@ -639,8 +645,7 @@ _COST: Final = Section(
         bars(
             "Memory of the tools",
             now(
-                "sort_desc(max by (job) (process_resident_memory_bytes{"
-                'job=~"prometheus|alertmanager|loki|jaeger|grafana|otel-collector"}))',
+                f"sort_desc(max by (job) (process_resident_memory_bytes{{{TOOLS}}}))",
                 "{{job}}",
             ),
             shows="Memory in RAM of each program of the telemetry.",
@@ -653,8 +658,7 @@ _COST: Final = Section(
         bars(
             "CPU of the tools",
             now(
-                "sort_desc(sum by (job) (rate(process_cpu_seconds_total{"
-                'job=~"prometheus|alertmanager|loki|jaeger|grafana|otel-collector"}[$__range])))',
+                f"sort_desc({rate('process_cpu_seconds_total', 'job', where=TOOLS, window=SHOWN)})",
                 "{{job}}",
             ),
             shows="Cores that each program of the telemetry used in the shown time.",

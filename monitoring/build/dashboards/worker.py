@@ -3,29 +3,35 @@
 from typing import Final
 
 from monitoring.build.grafana.board import Board, Section
-from monitoring.build.grafana.colours import CRITICAL, GOOD, OUTCOMES, WARNING, above, below
+from monitoring.build.grafana.colours import CRITICAL, OUTCOMES, WARNING, above, below
 from monitoring.build.grafana.figures import bars, figure
 from monitoring.build.grafana.graphs import graph, heat, states
 from monitoring.build.grafana.links import drill_down, explore_logs, explore_traces, from_row
+from monitoring.build.grafana.panel import DOWN_OR_UP
 from monitoring.build.grafana.queries import buckets, lines, now, over_time, rows, traces
+from monitoring.build.grafana.selectors import ENVIRONMENT, NOTEWORTHY, SHOWN, WORKER, ZOOM
 from monitoring.build.grafana.tables import Column, grid, log_lines, trace_list
 from monitoring.build.grafana.variables import environment, instance, label_values
+from monitoring.build.records.expressions import increase, mean, quantile, rate
+from monitoring.build.records.queue import PERIODIC
 
-OURS: Final = 'job="worker",instance=~"$instance"'
-OF_TASK: Final = f'{OURS},task=~"$task"'
-PERIODIC: Final = "relay|redeliver|reconcile|seal|sample|purge"
-"""Jobs that run by the clock: they handle no message, and have no duration."""
-LOGS: Final = (
-    '{service_name="glasshouse-worker",deployment_environment_name=~"${environment:regex}"}'
-    ' | level=~"WARNING|ERROR|CRITICAL"'
-)
+OF_TASK: Final = f'{WORKER},task=~"$task"'
+MESSAGES: Final = f'{OF_TASK},task!~"{PERIODIC}"'
+"""Jobs that handle a message; those that run by the clock have no duration."""
+BAD: Final = 'status=~"failed|dead"'
+LOGS: Final = f'{{service_name="glasshouse-worker",{ENVIRONMENT}}} | {NOTEWORTHY}'
+
+
+def _jobs(by: str, where: str, window: str = ZOOM) -> str:
+    return rate("jobs_processed_total", by, where=where, window=window)
+
 
 _HEALTH: Final = Section(
     "Is it healthy? Nothing waits, nothing is given up",
     (
         figure(
             "Oldest message",
-            over_time(f"max(outbox_oldest_age_seconds{{{OURS}}})", "age"),
+            over_time(f"max(outbox_oldest_age_seconds{{{WORKER}}})", "age"),
             shows=(
                 "How long the oldest message that is not yet handled has waited, dead letters "
                 "excepted."
@@ -40,7 +46,9 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Messages waiting",
-            over_time(f'sum(max by (state) (outbox_messages{{{OURS},state!="dead"}}))', "messages"),
+            over_time(
+                f'sum(max by (state) (outbox_messages{{{WORKER},state!="dead"}}))', "messages"
+            ),
             shows="Messages in the outbox that are not yet handled: pending, queued and retrying.",
             normal="A handful; it follows the bursts of orders and comes back.",
             act=(
@@ -52,7 +60,7 @@ _HEALTH: Final = Section(
         ),
         figure(
             "Dead letters",
-            over_time(f'max(outbox_messages{{{OURS},state="dead"}})', "dead"),
+            over_time(f'max(outbox_messages{{{WORKER},state="dead"}})', "dead"),
             shows="Messages that were given up on after six attempts, and wait for a person.",
             normal="None.",
             act=(
@@ -65,7 +73,7 @@ _HEALTH: Final = Section(
         figure(
             "Jobs handled",
             over_time(
-                f'sum(rate(jobs_processed_total{{{OURS},task!~"{PERIODIC}"}}[$__rate_interval]))',
+                _jobs("", f'{WORKER},task!~"{PERIODIC}"'),
                 "jobs",
             ),
             shows="Jobs that handle a message, a second, whatever became of them.",
@@ -82,9 +90,7 @@ _HEALTH: Final = Section(
         figure(
             "Jobs that fail",
             over_time(
-                f'(sum(rate(jobs_processed_total{{{OURS},status=~"failed|dead"}}[$__rate_interval]))'
-                " or vector(0)) / "
-                f"(sum(rate(jobs_processed_total{{{OURS}}}[$__rate_interval])) > 0)",
+                f"({_jobs('', f'{WORKER},{BAD}')} or vector(0)) / ({_jobs('', WORKER)} > 0)",
                 "failed",
             ),
             shows="Share of the runs of jobs that failed; most are tried again.",
@@ -118,7 +124,7 @@ _CHANGED: Final = Section(
         graph(
             "Jobs by outcome",
             over_time(
-                f"sum by (status) (rate(jobs_processed_total{{{OF_TASK}}}[$__rate_interval]))",
+                _jobs("status", OF_TASK),
                 "{{status}}",
             ),
             shows="Runs of jobs a second, by what became of them, periodic ones included.",
@@ -133,7 +139,7 @@ _CHANGED: Final = Section(
         ),
         graph(
             "Messages by state",
-            over_time(f"max by (state) (outbox_messages{{{OURS}}})", "{{state}}"),
+            over_time(f"max by (state) (outbox_messages{{{WORKER}}})", "{{state}}"),
             shows="Messages in the outbox: pending (no relay saw it yet), queued, retrying, dead.",
             normal="Near zero throughout; a burst is a peak that comes down again.",
             act=(
@@ -150,7 +156,7 @@ _CHANGED: Final = Section(
         ),
         graph(
             "Age of the oldest message",
-            over_time(f"max(outbox_oldest_age_seconds{{{OURS}}})", "oldest"),
+            over_time(f"max(outbox_oldest_age_seconds{{{WORKER}}})", "oldest"),
             shows="How late the outbox is; the dashed line is where OutboxBacklog fires.",
             normal="Below a second.",
             act="A straight slope upwards means that nothing is handled at all.",
@@ -160,8 +166,7 @@ _CHANGED: Final = Section(
         graph(
             "Duration of jobs, p95",
             over_time(
-                "histogram_quantile(0.95, sum by (task, le) (rate(job_duration_seconds_bucket{"
-                f'{OF_TASK},task!~"{PERIODIC}"}}[$__rate_interval])))',
+                quantile(0.95, "job_duration_seconds", "task", where=MESSAGES, window=ZOOM),
                 "{{task}}",
                 exemplars=True,
             ),
@@ -179,10 +184,7 @@ _CHANGED: Final = Section(
         ),
         heat(
             "Duration of all jobs",
-            buckets(
-                "sum by (le) (rate(job_duration_seconds_bucket{"
-                f'{OF_TASK},task!~"{PERIODIC}"}}[$__rate_interval]))'
-            ),
+            buckets(rate("job_duration_seconds_bucket", "le", where=MESSAGES, window=ZOOM)),
             shows=(
                 "How many runs took how long: a second band above the first is another kind of "
                 "work."
@@ -198,11 +200,11 @@ _CHANGED: Final = Section(
         graph(
             "Retries and dead letters",
             over_time(
-                f"sum by (task) (rate(job_retries_total{{{OF_TASK}}}[$__rate_interval]))",
+                rate("job_retries_total", "task", where=OF_TASK, window=ZOOM),
                 "retried: {{task}}",
             ),
             over_time(
-                f"sum by (task) (increase(dead_letters_total{{{OF_TASK}}}[$__rate_interval]))",
+                increase("dead_letters_total", "task", where=OF_TASK, window=ZOOM),
                 "dead: {{task}}",
             ),
             shows="Runs that failed and will be tried again, a second, and messages given up.",
@@ -222,21 +224,13 @@ _WHY: Final = Section(
     (
         grid(
             "Jobs that handle messages",
+            rows(_jobs("task", MESSAGES, SHOWN)),
             rows(
-                f'sum by (task) (rate(jobs_processed_total{{{OF_TASK},task!~"{PERIODIC}"}}[$__range]))'
+                f"({_jobs('task', f'{MESSAGES},{BAD}', SHOWN)} or"
+                f" sum by (task) (0 * rate(jobs_processed_total{{{MESSAGES}}}[{SHOWN}])))"
+                f" / ({_jobs('task', MESSAGES, SHOWN)} > 0)"
             ),
-            rows(
-                "(sum by (task) (rate(jobs_processed_total{"
-                f'{OF_TASK},task!~"{PERIODIC}",status=~"failed|dead"}}[$__range]))'
-                " or sum by (task) "
-                f'(0 * rate(jobs_processed_total{{{OF_TASK},task!~"{PERIODIC}"}}[$__range])))'
-                " / "
-                f'(sum by (task) (rate(jobs_processed_total{{{OF_TASK},task!~"{PERIODIC}"}}[$__range])) > 0)'
-            ),
-            rows(
-                "histogram_quantile(0.95, sum by (task, le) (rate(job_duration_seconds_bucket{"
-                f'{OF_TASK},task!~"{PERIODIC}"}}[$__range])))'
-            ),
+            rows(quantile(0.95, "job_duration_seconds", "task", where=MESSAGES, window=SHOWN)),
             shows=(
                 "Over the shown time: how often each job ran, how often it failed, and how long 95 "
                 "of 100 took."
@@ -267,25 +261,21 @@ _WHY: Final = Section(
         ),
         states(
             "What the worker stands on",
-            over_time(
-                f"max by (dependency) (dependency_up{{{OURS}}})",
-                "{{dependency}}",
-            ),
+            over_time(f"max by (dependency) (dependency_up{{{WORKER}}})", "{{dependency}}"),
             shows="Whether the worker's last check of each dependency passed.",
             normal="All up.",
             act=(
                 "Broker down: messages stay in the outbox and are sent later. Database down: "
                 "nothing moves at all."
             ),
-            texts={"0": ("down", CRITICAL), "1": ("up", GOOD)},
+            texts=DOWN_OR_UP,
             width=6,
             height=8,
         ),
         graph(
             "Event loop lag, p99",
             over_time(
-                "histogram_quantile(0.99, sum by (instance, le) "
-                f"(rate(event_loop_lag_seconds_bucket{{{OURS}}}[$__rate_interval])))",
+                quantile(0.99, "event_loop_lag_seconds", "instance", where=WORKER, window=ZOOM),
                 "{{instance}}",
             ),
             shows="How late a timer fires in the worker: all its jobs wait as long.",
@@ -298,9 +288,9 @@ _WHY: Final = Section(
             limit=0.05,
         ),
         graph(
-            "CPU and memory",
+            "CPU",
             over_time(
-                f"sum by (instance) (rate(process_cpu_seconds_total{{{OURS}}}[$__rate_interval]))",
+                rate("process_cpu_seconds_total", "instance", where=WORKER, window=ZOOM),
                 "CPU {{instance}}",
             ),
             shows="Cores that each worker uses: one process can use one.",
@@ -312,9 +302,7 @@ _WHY: Final = Section(
         graph(
             "Statements for one job",
             over_time(
-                "sum by (handler) (rate(database_queries_per_request_sum{"
-                f"{OURS}}}[$__rate_interval])) / (sum by (handler) "
-                f"(rate(database_queries_per_request_count{{{OURS}}}[$__rate_interval])) > 0)",
+                mean("database_queries_per_request", "handler", where=WORKER, window=ZOOM),
                 "{{handler}}",
             ),
             shows="Statements that one run of a job sends to the database, on average.",

@@ -45,6 +45,14 @@ OUTCOMES: Final[Colours] = {
 Steps = Sequence[tuple[float | None, str]]
 """Thresholds: from this value on, this colour; the first one from nothing on (None)."""
 
+FAILED_LIMITS: Final = ((0.01, WARNING), (0.05, CRITICAL))
+"""Of the share of requests that fail: where alerts begin."""
+FAILED_STEPS: Final[Steps] = [(None, GOOD), (0.001, NOTICE), *FAILED_LIMITS]
+"""The service level is the first step."""
+DURATION_LIMITS: Final = ((0.2, NOTICE), (1, WARNING), (2, CRITICAL))
+"""Of the duration of requests, in seconds: the service level, and where alerts begin."""
+DURATION_STEPS: Final[Steps] = [(None, GOOD), *DURATION_LIMITS]
+
 
 def above(*, warning: float | None = None, critical: float | None = None) -> Steps:
     """Return thresholds for what is worse the higher it is."""

@@ -5,13 +5,12 @@ from grafana_foundation_sdk.models import common as model
 from grafana_foundation_sdk.models.dashboard import FieldColorModeId
 from grafana_foundation_sdk.models.text import TextMode
 
-from monitoring.build.grafana.colours import Colours, Steps, plain
+from monitoring.build.grafana.colours import Steps, plain
 from monitoring.build.grafana.panel import (
     Links,
     Panel,
     Texts,
     colour_mode,
-    coloured,
     dressed,
     measured,
     told,
@@ -32,26 +31,24 @@ def figure(
     height: int = 5,
     decimals: int | None = None,
     sparkline: bool = True,
-    named: bool = False,
     links: Links = (),
     quiet: str = "",
     empty: str = "No data",
 ) -> Panel:
     """Return the newest value, large, over a small graph of the shown time.
 
-    Ask with `over_time` for the small graph, with `now` without (`sparkline=False`). `named`: with the names
-    of the series, where there are several. `links`: where a click leads.
+    Ask with `over_time` for the small graph, with `now` without (`sparkline=False`). `links`: where a click
+    leads.
     """
     panel = dressed(stat.Panel(), title, queries, (shows, normal, act))
     panel = told(measured(panel, unit, decimals, steps or plain()), texts or {})
     graph_mode = model.BigValueGraphMode.AREA if sparkline else model.BigValueGraphMode.NONE
-    text_mode = model.BigValueTextMode.VALUE_AND_NAME if named else model.BigValueTextMode.VALUE
     panel = (
         panel.color_scheme(colour_mode(FieldColorModeId.THRESHOLDS))
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .graph_mode(graph_mode)
         .color_mode(model.BigValueColorMode.VALUE)
-        .text_mode(text_mode)
+        .text_mode(model.BigValueTextMode.VALUE)
         .orientation(model.VizOrientation.AUTO)
         .data_links(list(links))
         .no_value(empty)
@@ -67,8 +64,6 @@ def bars(
     act: str,
     unit: str,
     steps: Steps | None = None,
-    colours: Colours | None = None,
-    minimum: float = 0,
     maximum: float | None = None,
     width: int = 8,
     height: int = 8,
@@ -79,7 +74,7 @@ def bars(
 ) -> Panel:
     """Return a bar a series, name to its left, longest scale common to all: ask with `now`, sorted."""
     panel = dressed(bargauge.Panel(), title, queries, (shows, normal, act))
-    panel = coloured(measured(panel, unit, decimals, steps or plain()), colours or {})
+    panel = measured(panel, unit, decimals, steps or plain())
     panel = (
         panel.color_scheme(colour_mode(FieldColorModeId.THRESHOLDS))
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -91,7 +86,7 @@ def bars(
         # Few bars are high ones; letters as high as these would leave no room for the name.
         .text(common.VizTextDisplayOptions().title_size(12).value_size(14))
         .show_unfilled(True)
-        .min(minimum)
+        .min(0)
         .data_links(list(links))
         .no_value(empty)
     )

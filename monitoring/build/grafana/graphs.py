@@ -118,11 +118,10 @@ def states(
     texts: Texts,
     width: int = 8,
     height: int = 6,
-    links: Links = (),
     quiet: str = "",
 ) -> Panel:
     """Return a band a series, coloured by its value: up and down, open and closed."""
-    panel = dressed(statetimeline.Panel(), title, queries, (shows, normal, act), links=links)
+    panel = dressed(statetimeline.Panel(), title, queries, (shows, normal, act))
     panel = told(measured(panel, "none", None, plain()), texts)
     panel = (
         panel.color_scheme(colour_mode(FieldColorModeId.THRESHOLDS))

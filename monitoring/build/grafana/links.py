@@ -64,16 +64,16 @@ def logs_url(expr: str) -> str:
     return _explore("loki", query)
 
 
-def traces_url(service: str, *, tags: str = "") -> str:
+def traces_url(service: str) -> str:
     """Return the address of Explore with a search for traces, for the shown time."""
-    query: dict[str, Any] = {
+    query = {
         "refId": "A",
         "datasource": {"type": "jaeger", "uid": "jaeger"},
         "queryType": "search",
         "service": service,
         "limit": 20,
     }
-    return _explore("jaeger", query | ({"tags": tags} if tags else {}))
+    return _explore("jaeger", query)
 
 
 def drill_down(

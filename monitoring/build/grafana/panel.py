@@ -8,7 +8,7 @@ tests then expect data of it only with something broken.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from grafana_foundation_sdk.builders import (
     bargauge,
@@ -26,12 +26,13 @@ from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import dashboard
 from grafana_foundation_sdk.models.common import DataSourceRef
 
-from monitoring.build.grafana.colours import Colours, Steps, thresholds
+from monitoring.build.grafana.colours import CRITICAL, GOOD, Colours, Steps, thresholds
 from monitoring.build.grafana.queries import PROMETHEUS, Query
 
 Links = Sequence[DashboardLink]
 Texts = Mapping[str, tuple[str, str]]
 """What values mean: a text and a colour by the value, as Prometheus writes it ("0", "1")."""
+DOWN_OR_UP: Final[Texts] = {"0": ("down", CRITICAL), "1": ("up", GOOD)}
 
 Drawn = TypeVar(
     "Drawn",
@@ -80,7 +81,6 @@ def dressed(
     sentences: tuple[str, str, str],
     *,
     source: DataSourceRef = PROMETHEUS,
-    links: Links = (),
 ) -> Drawn:
     """Return the panel with what all have; ValueError when a sentence or all queries are missing."""
     if not queries or not all(sentences):
@@ -91,7 +91,7 @@ def dressed(
         .description(f"{shows}\n\n**Normal:** {normal}\n\n**If not:** {act}")
         .datasource(source)
         .targets([_Named(query, ascii_uppercase[place]) for place, query in enumerate(queries)])
-        .links(list(links))
+        .links([])
     )
 
 

@@ -1,7 +1,6 @@
 """What panels ask: Prometheus, Loki and Jaeger, each by the fixed uid of its data source.
 
-In PromQL, rates are over `$__rate_interval` (four scrapes at least, and never less than a pixel), and a
-selector of ours has `instance=~"$instance"`, which the variables `environment` and `instance` decide.
+The shapes of PromQL are in monitoring/build/records/expressions.py, what variables choose in selectors.py.
 """
 
 from dataclasses import dataclass
@@ -21,16 +20,6 @@ JAEGER: Final = DataSourceRef(type_val="jaeger", uid="jaeger")
 Query = Builder[Dataquery]
 
 _SHOWN_LINE: Final = "{{if .message}}{{.level}} {{.message}}{{else}}{{__line__}}{{end}}"
-
-
-def rate(series: str, *, by: str = "") -> str:
-    """Return PromQL for how fast counters grow, a second, added up for each set of the labels `by`."""
-    return f"sum by ({by}) (rate({series}[$__rate_interval]))"
-
-
-def growth(series: str, *, by: str = "", window: str = "$__rate_interval") -> str:
-    """Return PromQL for how much counters have grown within the window, added up by `by`."""
-    return f"sum by ({by}) (increase({series}[{window}]))"
 
 
 def over_time(expr: str, legend: str = "", *, exemplars: bool = False) -> Query:
@@ -58,13 +47,13 @@ def buckets(expr: str) -> Query:
     return query.legend_format("{{le}}").datasource(PROMETHEUS).editor_mode(QueryEditorMode.CODE)
 
 
-def lines(expr: str, *, limit: int = 100) -> Query:
-    """Return a LogQL query for log lines, the newest `limit` of them.
+def lines(expr: str) -> Query:
+    """Return a LogQL query for log lines, the newest hundred of them.
 
     A line of ours is JSON: shown are its level and its message, what else it says stands in its fields.
     """
     query = loki.Dataquery().expr(f"{expr} | line_format `{_SHOWN_LINE}`").datasource(LOKI)
-    return query.query_type(LokiQueryType.RANGE.value).max_lines(limit)
+    return query.query_type(LokiQueryType.RANGE.value).max_lines(100)
 
 
 def log_metric(expr: str, legend: str = "") -> Query:
@@ -80,7 +69,6 @@ class JaegerSearch(Dataquery):
     service: str
     tags: str
     min_duration: str
-    limit: int
     ref_id: str = "A"
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +80,7 @@ class JaegerSearch(Dataquery):
             "service": self.service,
             "tags": self.tags,
             "minDuration": self.min_duration,
-            "limit": self.limit,
+            "limit": 20,
         }
         return {name: value for name, value in asked.items() if value != ""}
 
@@ -105,6 +93,6 @@ class _Search(Builder[Dataquery]):
         return self.search
 
 
-def traces(service: str, *, tags: str = "", min_duration: str = "", limit: int = 20) -> Query:
+def traces(service: str, *, tags: str = "", min_duration: str = "") -> Query:
     """Return a search for traces: of one service, with these tags (logfmt), at least this long."""
-    return _Search(JaegerSearch(service, tags, min_duration, limit))
+    return _Search(JaegerSearch(service, tags, min_duration))

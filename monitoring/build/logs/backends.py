@@ -4,7 +4,7 @@ from typing import Final
 
 from monitoring.build.logs.model import Alarming, Harmless, Line, LogAlert
 
-_DAMAGE: Final = (
+DAMAGE: Final = (
     "PANIC: |invalid page in block|page verification failed|could not read block"
     "|was terminated by signal|could not write to file"
 )
@@ -19,7 +19,7 @@ _EXHAUSTED: Final = (
 _REPORTS_DAMAGE: Final = LogAlert(
     name="DatabaseReportsDamage",
     expr=f"""
-        sum(count_over_time({_POSTGRES} |~ "{_DAMAGE}" !~ "{_QUOTES}" [10m])) > 0
+        sum(count_over_time({_POSTGRES} |~ "{DAMAGE}" !~ "{_QUOTES}" [10m])) > 0
     """,
     severity="critical",
     component="database",
@@ -27,7 +27,7 @@ _REPORTS_DAMAGE: Final = LogAlert(
     description='{{ $value | printf "%.0f" }} lines in the last <10m> speak of a panic, a damaged page, a'
     " failed write or a killed process; it should be 0.",
     dashboard="database",
-    logs=f'{_POSTGRES} |~ "{_DAMAGE}"',
+    logs=f'{_POSTGRES} |~ "{DAMAGE}"',
     reason="PostgreSQL counts checksum failures for each database, and no panic, no killed process and no"
     " page that it cannot read; it may be up again before the next scrape.",
     alarming=(

@@ -55,10 +55,10 @@ _ONE_NETWORK: Final = LogAlert(
     ),
 )
 
-_REFUSED: Final = (
+REFUSED_BY_POSTGRES: Final = (
     "FATAL: .*(password authentication failed|no pg_hba.conf entry|role .+ does not exist)"
 )
-_DOOR: Final = f'{{service_name="postgres"}} |~ "{_REFUSED}"'
+_DOOR: Final = f'{{service_name="postgres"}} |~ "{REFUSED_BY_POSTGRES}"'
 
 
 def _knock(times: int) -> Line:

@@ -66,7 +66,7 @@ def _exemplar_leads_to_trace(house: House, deadline: Deadline) -> str:
         raise Failed(
             f"none of {len(asked)} exemplars leads to a trace",
             "docker compose logs --tail=50 otel-collector jaeger. Are all traces sampled away "
-            "(tail_sampling in monitoring/collector/collector.yml)?",
+            "(TRACES_KEPT_PERCENT; tail_sampling in monitoring/collector/collector.yml)?",
         )
     return f"trace {trace_id}"
 
