@@ -19,7 +19,12 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.observability.context import current_context, current_trace_ids, route_template
+from app.observability.context import (
+    current_context,
+    current_trace_ids,
+    request_context,
+    route_template,
+)
 from app.observability.exceptions import record_exception
 
 if TYPE_CHECKING:
@@ -214,6 +219,7 @@ class UnhandledErrorMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        context = request_context(scope)
         started = False
 
         async def observe_start(message: "Message") -> None:
@@ -221,19 +227,22 @@ class UnhandledErrorMiddleware:
             started = started or message["type"] == "http.response.start"
             await send(message)
 
+        def has_begun() -> bool:
+            return started if context is None else context.answered != 0
+
         try:
-            await self.app(scope, receive, observe_start)
+            await self.app(scope, receive, observe_start if context is None else send)
         except Exception as error:
             if not isinstance(error, AppError):
                 record_request_error(error, scope)
-            if started:
+            if has_begun():
                 raise
             told = error if isinstance(error, AppError) else AppError("The error was recorded.")
             await respond_to(told, path=scope["path"])(scope, receive, send)
         except asyncio.CancelledError:
             # The server ends and has waited long enough. What was begun may have happened: an
             # idempotency key makes the retry safe.
-            if not started:
+            if not has_begun():
                 with suppress(Exception):
                     told = ServiceUnavailable("The service is stopping; the outcome is not known.")
                     await respond_to(told, path=scope["path"])(scope, receive, send)

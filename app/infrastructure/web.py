@@ -82,6 +82,9 @@ def allow_origins(app: FastAPI, settings: WebSettings) -> None:
         )
 
 
+_WITHOUT_BODY = {"GET", "HEAD"}
+
+
 class BodyLimitMiddleware:
     """Count what arrives and refuse what is too much."""
 
@@ -93,10 +96,19 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        # The server takes no more than was announced; only what comes in pieces has to be counted.
+        announced = counted = False
         for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > self.max_bytes:
-                await self._refuse(scope, receive, send)
-                return
+            if name == b"content-length" and value.isdigit():
+                announced = True
+                if int(value) > self.max_bytes:
+                    await self._refuse(scope, receive, send)
+                    return
+            elif name == b"transfer-encoding":
+                counted = True
+        if not counted and (announced or scope["method"] in _WITHOUT_BODY):
+            await self.app(scope, receive, send)
+            return
         received = 0
         started = False
 
@@ -132,6 +144,8 @@ _HEADERS = [
 ]
 _POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _PRIVATE = (b"cache-control", b"no-store")
+_OF_ANSWERS = [*_HEADERS, _POLICY, _PRIVATE]
+_NAMES = {name for name, _ in _OF_ANSWERS}
 
 
 class SecurityHeadersMiddleware:
@@ -146,15 +160,17 @@ class SecurityHeadersMiddleware:
             return
         # The documentation pages load their scripts from elsewhere; nothing else loads anything.
         is_page = scope["path"].startswith(_DOCUMENTATION)
-        wanted = _HEADERS if is_page else [*_HEADERS, _POLICY, _PRIVATE]
+        wanted = _HEADERS if is_page else _OF_ANSWERS
 
         async def send_with_headers(message: "Message") -> None:
             if message["type"] == "http.response.start":
-                present = {name for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(header for header in wanted if header[0] not in present),
-                ]
+                present = message["headers"]
+                names = [name for name, _ in present]
+                if not _NAMES.isdisjoint(names):
+                    missing = [header for header in wanted if header[0] not in names]
+                    message["headers"] = [*present, *missing]
+                else:
+                    message["headers"] = [*present, *wanted]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -475,8 +475,8 @@ def _handler(context: RequestContext) -> str:
 
 
 def _observe_end(context: RequestContext) -> None:
-    use = context.database
-    if use.statements:
+    use = context.used_database
+    if use is not None and use.statements:
         queries, seconds = _per_request(_handler(context))
         queries.observe(use.statements)
         seconds.observe(use.seconds)

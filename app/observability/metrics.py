@@ -16,9 +16,9 @@ Must never cost more because there are more routes, and never block the event lo
 """
 
 import gzip
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from fastapi import FastAPI
 from prometheus_client import (
@@ -26,29 +26,42 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Metric,
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
-from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.observability.cardinality import fold
 from app.observability.context import (
-    UNMATCHED_ROUTE,
+    Later,
+    RequestContext,
     ServiceSettings,
-    current_context,
-    current_trace_ids,
     is_operational,
-    is_synthetic,
-    route_template,
+    observe_requests,
+    requests_in_progress,
+    settle,
 )
 from app.observability.shared_metrics import is_shared, shared_registry
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class _Settled(Collector):
+    """Has what has ended counted before anybody reads the registry; shows nothing itself."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Settle."""
+        settle()
+        return ()
+
+
+REGISTRY.register(_Settled())  # before the metrics below, since they are read in this order
 
 REQUESTS = Counter(
     "http_requests_total",
@@ -106,13 +119,42 @@ def telemetry_dropped(signal: str) -> Callable[[int], None]:
     return TELEMETRY_DROPPED.labels(signal).inc
 
 
+if not is_shared():  # a page that workers share reads values from files and calls no function
+    IN_PROGRESS.set_function(requests_in_progress)
+
+
+class _InProgress:
+    """Counts the requests that are being served, for a page that workers share."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] != "http" or is_operational(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        with IN_PROGRESS.track_inprogress():
+            await self.app(scope, receive, send)
+
+
 def instrument_metrics(app: FastAPI, settings: MetricsSettings) -> None:
     """Measure every request of `app` and serve GET /metrics."""
     publish_build_info(settings)
     # A creation timestamp for every counter would double the number of series.
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's
-    instrumentator = Instrumentator().add(_count_and_time, _measure_sizes)
-    app.add_middleware(RequestMetricsMiddleware, instrumentations=instrumentator.instrumentations)
+    # Typed for the library's Info; RequestInfo is the one that RequestMetricsMiddleware makes.
+    ours = cast("tuple[Callable[[Info], None], ...]", (_count_and_time, _measure_sizes))
+    instrumentator = Instrumentator().add(*ours)
+    instrumentations = instrumentator.instrumentations
+
+    def observe(context: RequestContext) -> None:
+        info = RequestInfo(context)
+        for instrumentation in instrumentations:
+            instrumentation(info)
+
+    if is_shared():
+        app.add_middleware(cast("Any", _InProgress))
+    observe_requests(app, Later(observe).add)
     # A plain `def`: Starlette runs it in a thread, since rendering 20,000 series takes 0.2 s.
     app.add_route("/metrics", metrics_page, include_in_schema=False)
 
@@ -124,89 +166,40 @@ def publish_build_info(settings: ServiceSettings) -> None:
 
 # Requests ---------------------------------------------------------------------------------------------
 
-_EXCHANGE: Final = "glasshouse.metrics"
 _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _OTHER_METHOD: Final = "OTHER"
-_CLIENT_CLOSED_REQUEST: Final = "499"  # nginx's
-_FAILED: Final = "500"
-_FAILURES: Final = (_FAILED, "503")
+_FAILURES: Final = ("500", "503")
 """Statuses whose series begin at 0 with the first request to a route. `increase()` and `rate()` see how
 much a series has grown, never that it began: the first failure of a route would be told by no alert."""
 
 
-class _Exchange:
-    """What was seen of one request and its answer."""
+class RequestInfo(Info):
+    """What the instrumentator tells its instrumentations, made of what context.py has seen.
 
-    __slots__ = ("complete", "failed", "gone", "received", "sent")
-
-    def __init__(self) -> None:
-        self.received = self.sent = 0
-        self.complete = self.failed = self.gone = False
-
-
-class RequestMetricsMiddleware(PrometheusInstrumentatorMiddleware):
-    """The instrumentator's middleware, with the route read after the request instead of before.
-
-    The library matches all routes against each request beforehand, which doubles the routing and
-    reports the raw path of a slash redirect. When the request has ended, the router has left the
-    template in the scope. Its in-progress gauge is made anew (and refused by the registry) for each
-    application, so the gauge is ours.
+    The library makes a Request and a Response for each of these, which most instrumentations never look at
+    and which cost more than counting does; here they are made for those that do.
     """
 
-    def __init__(
-        self, app: "ASGIApp", *, instrumentations: Sequence[Callable[[Info], None]]
-    ) -> None:
-        super().__init__(
-            _Observed(app), instrumentations=instrumentations, should_group_status_codes=False
-        )
+    def __init__(self, context: RequestContext) -> None:
+        self.context = context
+        self.method = context.method
+        self.modified_handler = context.route
+        self.modified_status = _status_text(context.status)
+        self.modified_duration = self.modified_duration_without_streaming = context.seconds
 
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        if scope["type"] != "http" or is_operational(scope["path"]):
-            await self.app(scope, receive, send)
-            return
-        scope[_EXCHANGE] = _Exchange()
-        with IN_PROGRESS.track_inprogress():
-            await super().__call__(scope, receive, send)
+    @property
+    def request(self) -> Request:  # type: ignore[override]  # an attribute there
+        """The request's method and path; its headers and its body are gone."""
+        asked = {"type": "http", "method": self.method, "path": self.context.path, "headers": []}
+        return Request(asked)
 
-    def _get_handler(self, request: Request) -> tuple[str, bool]:  # noqa: ARG002 - the library's
-        return UNMATCHED_ROUTE, True
+    @property
+    def response(self) -> Response:  # type: ignore[override]
+        """The answer, without its headers and its body."""
+        return Response(status_code=self.context.status)
 
 
-class _Observed:
-    """Notes what the library does not: sizes, clients that leave, and answers that break off."""
-
-    def __init__(self, app: "ASGIApp") -> None:
-        self.app = app
-
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        exchange: _Exchange | None = scope.get(_EXCHANGE)
-        if exchange is None:
-            await self.app(scope, receive, send)
-            return
-
-        async def observed_receive() -> "Message":
-            message = await receive()
-            if message["type"] == "http.request":
-                exchange.received += len(message.get("body", b""))
-            elif not exchange.complete:
-                exchange.gone = True
-            return message
-
-        async def observed_send(message: "Message") -> None:
-            if message["type"] == "http.response.body":
-                exchange.sent += len(message.get("body", b""))
-                exchange.complete = not message.get("more_body", False)
-            try:
-                await send(message)
-            except OSError:  # how servers of ASGI 2.4 say that the client has gone
-                exchange.gone = True
-                raise
-
-        try:
-            await self.app(scope, observed_receive, observed_send)
-        except BaseException:
-            exchange.failed = True
-            raise
+_status_text = lru_cache(maxsize=1024)(str)
 
 
 _MAX_HANDLERS: Final = 500
@@ -235,43 +228,26 @@ def _sizes(handler: str) -> tuple[Histogram, Histogram]:
     return REQUEST_SIZE.labels(handler), RESPONSE_SIZE.labels(handler)
 
 
-def _count_and_time(info: Info) -> None:
-    scope = info.request.scope
-    exchange: _Exchange = scope[_EXCHANGE]
-    method = info.method if info.method in _METHODS else _OTHER_METHOD
-    status = info.modified_status
-    context = current_context()
-    if exchange.gone or (context is not None and context.client_has_left):
-        status = _CLIENT_CLOSED_REQUEST
-    elif exchange.failed:
-        status = _FAILED
-    if is_synthetic():
-        SYNTHETIC_REQUESTS.labels(*_folded(route_template(scope), status)).inc()
+def _count_and_time(info: RequestInfo) -> None:
+    if info.context.synthetic:
+        SYNTHETIC_REQUESTS.labels(*_folded(info.modified_handler, info.modified_status)).inc()
         return
-    count, duration = _series(method, route_template(scope), status)
-    trace_id, span_id = current_trace_ids()
+    method = info.method if info.method in _METHODS else _OTHER_METHOD
+    count, duration = _series(method, info.modified_handler, info.modified_status)
+    trace_id, span_id = info.context.trace_ids
     # Only a sampled trace has a span of ours, and only a sampled trace can be looked up.
     exemplar = {"trace_id": trace_id} if span_id else None
     count.inc(1, exemplar)
     duration.observe(info.modified_duration, exemplar)
 
 
-def _measure_sizes(info: Info) -> None:
-    if is_synthetic():
+def _measure_sizes(info: RequestInfo) -> None:
+    if info.context.synthetic:
         return
-    scope = info.request.scope
-    exchange: _Exchange = scope[_EXCHANGE]
-    request_size, response_size = _sizes(route_template(scope))
-    request_size.observe(max(exchange.received, _announced(scope)))
-    response_size.observe(0 if info.method == "HEAD" else exchange.sent)
-
-
-def _announced(scope: "Scope") -> int:
-    """Return the request's Content-Length: a handler need not have read the body."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return 0
+    request_size, response_size = _sizes(info.modified_handler)
+    context = info.context
+    request_size.observe(max(context.received, context.announced))
+    response_size.observe(0 if info.method == "HEAD" else context.sent)
 
 
 # The page ---------------------------------------------------------------------------------------------
@@ -284,6 +260,7 @@ def metrics_page(request: Request) -> Response:
     shared_metrics.py). The page is compressed at level 1: level 9 costs ten times the
     time for a tenth of the size.
     """
+    settle()
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     body = encode(shared_registry() if is_shared() else REGISTRY)
     headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}

@@ -58,10 +58,11 @@ from pydantic import Field, field_validator
 from starlette.background import BackgroundTask
 
 from app.observability.context import (
+    TRACE_IDS,
     UNMATCHED_ROUTE,
     ServiceSettings,
-    current_context,
     is_operational,
+    request_context,
     route_template,
     use_trace_source,
 )
@@ -226,7 +227,10 @@ def _within(timeout: float, work: Callable[[], object]) -> None:
 
 def _current_ids() -> tuple[str, str]:
     """Return the ids of the current trace; no span id when it is not sampled: there is no span."""
-    context = trace.get_current_span().get_span_context()
+    span = trace.get_current_span()
+    if type(span) is _Unsampled:
+        return span.ids
+    context = span.get_span_context()
     if not context.is_valid:
         return "", ""
     return (
@@ -244,7 +248,12 @@ def _provider() -> trace.TracerProvider:
 
 
 def _is_sampled() -> bool:
-    context = trace.get_current_span().get_span_context()
+    span = trace.get_current_span()
+    if (
+        type(span) is _Unsampled
+    ):  # isinstance() asks an abstract class, which costs ten times as much
+        return False
+    context = span.get_span_context()
     return context.is_valid and context.trace_flags.sampled
 
 
@@ -275,7 +284,6 @@ def instrument_tracing(app: FastAPI, tracing: Tracing) -> None:
         exclude_spans=["receive", "send"],
     )
     _keep_background_tasks_ours()
-    app.add_middleware(DescribedByRoute)
     build_recorded = app.build_middleware_stack
 
     def build_middleware_stack() -> "ASGIApp":
@@ -316,29 +324,28 @@ class SampledFirst:
         # FastAPI looks for the instrumentation's class along `.app` and leaves its native tracing off.
         self.app: ASGIApp = recorder
         self._unrecorded: ASGIApp = recorder.app
+        recorder.app = DescribedByRoute(recorder.app)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http" or is_operational(scope["path"]):
             await self._unrecorded(scope, receive, send)
             return
-        scope = _without_secrets(scope)
-        context = _incoming_context(scope)
-        parent = trace.get_current_span(context).get_span_context()
+        context, parent = _NO_CONTEXT, _NO_PARENT
+        propagated = [header for header in scope["headers"] if header[0] in _PROPAGATED]
+        if propagated:
+            scope, propagated = _without_secrets(scope, propagated)
+            context = _incoming_context(propagated)
+            parent = trace.get_current_span(context).get_span_context()
         trace_id = parent.trace_id if parent.is_valid else self._ids.generate_trace_id()
         if self._tracing.samples(parent, trace_id):
             app = self.app
-            context = Context()  # OpenTelemetry's middleware reads the headers itself
+            context = _NO_CONTEXT  # OpenTelemetry's middleware reads the headers itself
             _decided_trace_id.set(0 if parent.is_valid else trace_id)
         else:
             app = self._unrecorded
-            unsampled = SpanContext(
-                trace_id,
-                self._ids.generate_span_id(),
-                is_remote=False,
-                trace_flags=TraceFlags(parent.trace_flags & ~TraceFlags.SAMPLED),
-                trace_state=parent.trace_state,
-            )
-            context = trace.set_span_in_context(NonRecordingSpan(unsampled), context)
+            unsampled = _Unsampled(trace_id, parent)
+            scope[TRACE_IDS] = unsampled.ids
+            context = trace.set_span_in_context(unsampled, context)
         header = (_TRACE_ID_HEADER, f"{trace_id:032x}".encode("ascii"))
 
         async def send_with_id(message: "Message") -> None:
@@ -353,32 +360,58 @@ class SampledFirst:
             otel_context.detach(token)
 
 
-def _without_secrets(scope: "Scope") -> "Scope":
-    """Return `scope` without a tracestate or baggage that has personal data in it.
+class _Unsampled(NonRecordingSpan):
+    """The span of a request that is not sampled. Few of them are ever asked for more than the trace's id."""
+
+    def __init__(self, trace_id: int, parent: SpanContext) -> None:
+        self._trace_id = trace_id
+        self._parent = parent
+        self._own: SpanContext | None = None
+        self.ids = f"{trace_id:032x}", ""
+        """The trace id in hexadecimal, and no span id: there is no span."""
+
+    def get_span_context(self) -> SpanContext:
+        """Return what is sent to whoever is called."""
+        if self._own is None:
+            self._own = SpanContext(
+                self._trace_id,
+                _span_ids.generate_span_id(),
+                is_remote=False,
+                trace_flags=TraceFlags(self._parent.trace_flags & ~TraceFlags.SAMPLED),
+                trace_state=self._parent.trace_state,
+            )
+        return self._own
+
+
+_span_ids: Final = RandomIdGenerator()
+_NO_CONTEXT: Final = Context()
+_NO_PARENT: Final = trace.INVALID_SPAN_CONTEXT
+_Headers = list[tuple[bytes, bytes]]
+
+
+def _without_secrets(scope: "Scope", propagated: _Headers) -> tuple["Scope", _Headers]:
+    """Return both without a tracestate or baggage that has personal data in it.
 
     Both go on to whoever is called and into stored messages. (W3C Trace Context, section 6, lets a
     service drop what it does not know.)
     """
     dropped = [
         header
-        for header in scope["headers"]
+        for header in propagated
         if header[0] in _FREE_TEXT and _tells_secrets(header[1].decode("latin-1"))
     ]
     if not dropped:
-        return scope
-    return {**scope, "headers": [one for one in scope["headers"] if one not in dropped]}
+        return scope, propagated
+    kept = [one for one in scope["headers"] if one not in dropped]
+    return {**scope, "headers": kept}, [one for one in propagated if one not in dropped]
 
 
 def _tells_secrets(value: str) -> bool:
     return redact_text(value) != value
 
 
-def _incoming_context(scope: "Scope") -> Context:
-    carrier = {
-        name.decode("ascii"): value.decode("latin-1")
-        for name, value in scope["headers"]
-        if name in _PROPAGATED
-    }
+def _incoming_context(propagated: _Headers) -> Context:
+    carrier = {name.decode("ascii"): value.decode("latin-1") for name, value in propagated}
     return propagate.extract(carrier, Context()) if carrier else Context()
 
 
@@ -420,7 +453,7 @@ def _describe(span: Span, scope: "Scope") -> None:
         span.update_name(f"{_method(scope)} {route}")
         span.set_attribute("http.route", route)
     span.set_attribute("url.path", redact_path(scope["path"], scope.get("path_params") or {}))
-    if context := current_context():
+    if context := request_context(scope):
         span.set_attribute("request.id", context.request_id)
         if context.user_id:
             span.set_attribute("user.id", context.user_id)
@@ -447,7 +480,7 @@ def business_span(name: str, **attributes: AttributeValue) -> Iterator[Span]:
     Attributes are ids, counts and kinds with names like `order_id`; never personal data.
     """
     current = trace.get_current_span()
-    if current.get_span_context().is_valid and not _is_sampled():
+    if type(current) is _Unsampled or (current.get_span_context().is_valid and not _is_sampled()):
         yield current  # nobody will see it: the cheapest way
         return
     with _tracer().start_as_current_span(name, attributes=attributes) as span:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from app.observability import cardinality, context, metrics
+from app.observability.context import settle
 from app.observability.metrics import (
     MetricsSettings,
     instrument_metrics,
@@ -98,6 +99,7 @@ def counted() -> dict[tuple[str, str, str], float]:
 
 def shown() -> dict[tuple[str, str, str], float]:
     """Return all series of http_requests_total, by (method, handler, status)."""
+    settle()
     return {
         (sample.labels["method"], sample.labels["handler"], sample.labels["status"]): sample.value
         for metric in metrics.REQUESTS.collect()
@@ -144,6 +146,7 @@ def test_what_begins_at_0_is_bounded_like_the_rest(
 
 def test_durations_have_no_series_of_failures_that_never_were(client: TestClient) -> None:
     client.get("/v1/shop/orders/7")
+    settle()
 
     statuses = {
         sample.labels["status"] for one in metrics.DURATION.collect() for sample in one.samples
