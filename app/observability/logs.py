@@ -31,10 +31,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import datetime
 from itertools import accumulate
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TextIO, cast
 
 import orjson
 from fastapi import FastAPI
@@ -43,23 +42,19 @@ from loguru._logger import context as _loguru_context
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
+from app.observability.access_line import SERVED, AccessLine, access_fields, second_of
 from app.observability.context import (
-    DatabaseUse,
-    Later,
     RequestContext,
     ServiceSettings,
     current_context,
     current_trace_ids,
     observe_requests,
-    settle,
 )
 from app.observability.redaction import (
-    Clean,
     redact,
-    redact_address,
-    redact_path,
     redact_text,
 )
+from app.observability.settling import Later, settle
 
 if TYPE_CHECKING:
     from loguru import Message as LoguruMessage
@@ -179,12 +174,7 @@ def _last_resort(
 
 
 def _timestamp(moment: datetime) -> str:
-    return f"{_second(int(moment.timestamp()))}.{moment.microsecond // 1000:03d}Z"
-
-
-@lru_cache(maxsize=4)
-def _second(since_epoch: int) -> str:
-    return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{second_of(int(moment.timestamp()))}.{moment.microsecond // 1000:03d}Z"
 
 
 def _exception(error: BaseException | None) -> dict[str, str]:
@@ -548,7 +538,9 @@ class _Emit:
         }
         lowest = logger.level(settings.log_level).no
         self._levels = {name: logger.level(name).no >= lowest for name in ("INFO", "ERROR")}
-        self._access_line = _AccessLine(self._service) if render is _json_line else None
+        self._access_line = (
+            AccessLine(self._service, logger=__name__) if render is _json_line else None
+        )
         self._later = Later(self._write_access)
         self._render = render
         self._writer = writer
@@ -586,7 +578,8 @@ class _Emit:
         try:
             line = self._access_line(level, context, rate)
         except Exception:  # noqa: BLE001 - loguru's way has a last resort
-            logger.bind(**_access_fields(context, rate)).log(level, _SERVED)
+            whose = {"request_id": context.request_id, "user_id": context.user_id}
+            logger.bind(**access_fields(context, rate), **whose).log(level, SERVED)
         else:
             self._writer.put(line)
 
@@ -670,7 +663,6 @@ class _Sampling:
 
 
 _SERVER_ERROR: Final = 500
-_SERVED: Final = "request served"
 
 
 class _AccessLog:
@@ -680,7 +672,7 @@ class _AccessLog:
     after the response had begun: the client saw a broken body.
 
     It is the one line that every request writes. Where nobody but us listens to loguru, and for machines, it
-    is put together from the parts that are known (see `_AccessLine`) instead of by way of a record.
+    is put together from the parts that are known (access_line.py) instead of by way of a record.
     """
 
     def __init__(self, sampling: _Sampling | None) -> None:
@@ -696,120 +688,4 @@ class _AccessLog:
         level = "ERROR" if status >= _SERVER_ERROR else "INFO"
         emit = _installed.emit if _installed is not None else None
         if emit is None or not emit.access(level, context, rate):
-            logger.bind(**_access_fields(context, rate)).log(level, _SERVED)
-
-
-def _access_fields(context: RequestContext, rate: float) -> dict[str, object]:
-    """Return what the line says of the request, redacted."""
-    database = context.database
-    return {
-        "type": "http_request",
-        "method": context.method,
-        "path": _path(context),
-        "route": context.route,
-        "status": context.status,
-        "duration_ms": round(context.seconds * 1000, 3),
-        "db_statements": database.statements,
-        "db_duration_ms": round(database.seconds * 1000, 3),
-        "db_wait_ms": round(database.wait_seconds * 1000, 3),
-        "sample_rate": rate,
-        "client_ip": redact_address(context.client[0]) if context.client else "",
-        "user_agent": _user_agent(context.user_agent),
-    }
-
-
-_MAX_PATH: Final = 512
-_MAX_USER_AGENT: Final = 256
-
-
-def _path(context: RequestContext) -> str:
-    if context.path == context.route and len(context.path) <= _MAX_PATH:
-        return Clean(context.path)  # nothing in it is the client's
-    return redact_path(context.path, context.path_parameters, _MAX_PATH)
-
-
-def _user_agent(given: bytes) -> str:
-    return redact_text(given.decode("latin-1"), _MAX_USER_AGENT)
-
-
-class _AccessLine:
-    """The access line as JSON, put together from parts that are the same for many requests.
-
-    Says exactly what `_fields` and `_access_fields` make of a request, at a quarter of the cost;
-    tests/unit/observability/test_access_line.py compares the two.
-    """
-
-    def __init__(self, service: Mapping[str, str]) -> None:
-        self._heads = {
-            level: "".join(
-                f',"{name}":{_quoted(value)}'
-                for name, value in (
-                    {"level": level, "message": _SERVED, "logger": __name__} | dict(service)
-                ).items()
-            )
-            for level in ("INFO", "ERROR")
-        }
-
-    def __call__(self, level: str, context: RequestContext, rate: float) -> bytes:
-        now, client, user = context.ended, context.client, context.user_id
-        trace_id, span_id = context.trace_ids
-        asked = _asked(context.method, context.route)
-        path = asked.path if context.path == context.route else _quoted(_path(context))
-        database = context.used_database
-        spent = _NO_DATABASE if database is None else _spent(database)
-        line = (
-            f'{{"timestamp":"{_second(int(now))}.{int(now * 1000) % 1000:03d}Z"{self._heads[level]}'
-            f',"trace_id":"{trace_id}","span_id":"{span_id}","request_id":"{context.request_id}"'
-            f',"user_id":{_quoted(user) if user else _EMPTY},"type":"http_request"'
-            f'{_SYNTHETIC if context.synthetic else ""},{asked.text},"path":{path}'
-            f',"status":{context.status},"duration_ms":{context.seconds * 1000:.3f},{spent}'
-            f',"sample_rate":{rate},"client_ip":"{redact_address(client[0]) if client else ""}"'
-            f',"user_agent":{_agent(context.user_agent)}}}\n'
-        )
-        return line.encode()
-
-
-_EMPTY: Final = '""'
-_NO_DATABASE: Final = '"db_statements":0,"db_duration_ms":0.0,"db_wait_ms":0.0'
-_SYNTHETIC: Final = ',"synthetic":true'
-
-
-def _spent(database: DatabaseUse) -> str:
-    return (
-        f'"db_statements":{database.statements},"db_duration_ms":{database.seconds * 1000:.3f}'
-        f',"db_wait_ms":{database.wait_seconds * 1000:.3f}'
-    )
-
-
-def _quoted(text: str) -> str:
-    return orjson.dumps(text).decode()
-
-
-class _Asked(NamedTuple):
-    text: str
-    path: str
-    """Of a request to the route itself, which has no parameters."""
-
-
-@lru_cache(maxsize=1024)
-def _asked(method: str, route: str) -> _Asked:
-    text = f'"method":{_quoted(redact_text(method))},"route":{_quoted(route)}'
-    return _Asked(text, _quoted(route[:_MAX_PATH]))
-
-
-_agents: dict[bytes, str] = {}
-_MAX_AGENTS: Final = 1024
-
-
-def _agent(given: bytes) -> str:
-    """Return a user agent, redacted and quoted; the same few come all the time."""
-    quoted = _agents.get(given)
-    if quoted is None:
-        text = given.decode("latin-1")
-        redacted = _user_agent(given)
-        quoted = _quoted(redacted)
-        if redacted == text:  # no secret is to stay in memory
-            if len(_agents) >= _MAX_AGENTS:
-                _agents.clear()
-            _agents[given] = quoted
-    return quoted
+            logger.bind(**access_fields(context, rate)).log(level, SERVED)

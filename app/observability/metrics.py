@@ -38,14 +38,13 @@ from starlette.responses import Response
 
 from app.observability.cardinality import fold
 from app.observability.context import (
-    Later,
     RequestContext,
     ServiceSettings,
     is_operational,
     observe_requests,
     requests_in_progress,
-    settle,
 )
+from app.observability.settling import Later, settle
 from app.observability.shared_metrics import is_shared, shared_registry
 
 if TYPE_CHECKING:

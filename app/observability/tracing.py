@@ -68,12 +68,15 @@ from app.observability.context import (
 )
 from app.observability.redaction import (
     REDACTED,
+    Clean,
     is_secret_key,
     redact_address,
     redact_path,
     redact_text,
     redact_url,
 )
+from app.observability.server_spans import ServerSpans, span_name
+from app.observability.span_encoding import EncodedSpanExporter, SpanEncoder
 from app.observability.statements import read_statement
 
 if TYPE_CHECKING:
@@ -201,7 +204,7 @@ def setup_tracing(
     )
     if exporter is None and settings.otel_exporter_otlp_endpoint:
         endpoint = f"{settings.otel_exporter_otlp_endpoint}/v1/traces"
-        exporter = OTLPSpanExporter(endpoint, timeout=EXPORT_TIMEOUT_SECONDS)
+        exporter = EncodedSpanExporter(endpoint, timeout=EXPORT_TIMEOUT_SECONDS)
     _active = Tracing(settings, exporter, on_drop or (lambda _: None))
     use_trace_source(_current_ids)
     return _active
@@ -262,7 +265,6 @@ def _is_sampled() -> bool:
 _decided_trace_id: ContextVar[int] = ContextVar("glasshouse_decided_trace_id", default=0)
 _PROPAGATED: Final = {b"traceparent", b"tracestate", b"baggage"}
 _FREE_TEXT: Final = {b"tracestate", b"baggage"}
-_METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class _DecidedIds(RandomIdGenerator):
@@ -309,9 +311,6 @@ def _recorder(stack: "ASGIApp") -> OpenTelemetryMiddleware:
         raise TypeError(
             "opentelemetry-instrumentation-fastapi builds its middleware differently now"
         )
-    # It matches all routes against the request to find the template, a second time and before the
-    # router does; DescribedByRoute reads it from the scope instead.
-    recorder.default_span_details = _before_routing
     return recorder
 
 
@@ -322,9 +321,9 @@ class SampledFirst:
         self._tracing = tracing
         self._ids = RandomIdGenerator()
         # FastAPI looks for the instrumentation's class along `.app` and leaves its native tracing off.
-        self.app: ASGIApp = recorder
+        self.app = recorder
         self._unrecorded: ASGIApp = recorder.app
-        recorder.app = DescribedByRoute(recorder.app)
+        self._recorded = ServerSpans(recorder.app, recorder.tracer, _describe)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http" or is_operational(scope["path"]):
@@ -337,12 +336,10 @@ class SampledFirst:
             context = _incoming_context(propagated)
             parent = trace.get_current_span(context).get_span_context()
         trace_id = parent.trace_id if parent.is_valid else self._ids.generate_trace_id()
-        if self._tracing.samples(parent, trace_id):
-            app = self.app
-            context = _NO_CONTEXT  # OpenTelemetry's middleware reads the headers itself
+        sampled = self._tracing.samples(parent, trace_id)
+        if sampled:
             _decided_trace_id.set(0 if parent.is_valid else trace_id)
         else:
-            app = self._unrecorded
             unsampled = _Unsampled(trace_id, parent)
             scope[TRACE_IDS] = unsampled.ids
             context = trace.set_span_in_context(unsampled, context)
@@ -355,7 +352,10 @@ class SampledFirst:
 
         token = otel_context.attach(context)
         try:
-            await app(scope, receive, send_with_id)
+            if sampled:
+                await self._recorded(scope, receive, send_with_id, parent=context)
+            else:
+                await self._unrecorded(scope, receive, send_with_id)
         finally:
             otel_context.detach(token)
 
@@ -415,51 +415,23 @@ def _incoming_context(propagated: _Headers) -> Context:
     return propagate.extract(carrier, Context()) if carrier else Context()
 
 
-def _before_routing(scope: "Scope") -> tuple[str, dict[str, str]]:
-    return _method(scope), {}
-
-
-def _method(scope: "Scope") -> str:
-    method: str = scope.get("method", "")
-    return method if method in _METHODS else "HTTP"
-
-
-class DescribedByRoute:
-    """Name the server span after the route, which is known once the answer begins."""
-
-    def __init__(self, app: "ASGIApp") -> None:
-        self.app = app
-
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        span = trace.get_current_span()
-
-        async def described_send(message: "Message") -> None:
-            if message["type"] == "http.response.start":
-                _describe(span, scope)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, described_send)
-        except (
-            BaseException
-        ):  # a client that left before the answer began is told by a cancellation
-            _describe(span, scope)
-            raise
-
-
 def _describe(span: Span, scope: "Scope") -> None:
+    """Name the server span after the route, and say whose request it was."""
     route = route_template(scope)
+    found: dict[str, AttributeValue] = {
+        "url.path": redact_path(scope["path"], scope.get("path_params") or {})
+    }
     if route != UNMATCHED_ROUTE:
-        span.update_name(f"{_method(scope)} {route}")
-        span.set_attribute("http.route", route)
-    span.set_attribute("url.path", redact_path(scope["path"], scope.get("path_params") or {}))
+        span.update_name(f"{span_name(scope)} {route}")
+        found["http.route"] = route
     if context := request_context(scope):
-        span.set_attribute("request.id", context.request_id)
+        found["request.id"] = Clean(context.request_id)  # looked at when it came in
         if context.user_id:
-            span.set_attribute("user.id", context.user_id)
+            found["user.id"] = context.user_id
         if context.synthetic:
             # OpenTelemetry semantic conventions, registry: "bot", or "test" for synthetic monitoring.
-            span.set_attribute("user_agent.synthetic.type", "test")
+            found["user_agent.synthetic.type"] = "test"
+    span.set_attributes(found)
 
 
 def fail_span(error: BaseException) -> None:
@@ -650,6 +622,7 @@ class _Export(SpanExporter):
 
     def __init__(self, exporter: SpanExporter, on_drop: Callable[[int], None]) -> None:
         self._exporter = exporter
+        self._encoder = SpanEncoder(_redacted, _redacted_attribute, redact_text)
         self._on_drop = on_drop
         self._lock = threading.Lock()
         self._queued = self._leaving = self._lost = 0
@@ -673,7 +646,10 @@ class _Export(SpanExporter):
         result = SpanExportResult.FAILURE
         _last_words.reason = ""
         try:
-            result = self._exporter.export([_redacted(span) for span in spans])
+            if isinstance(self._exporter, EncodedSpanExporter):
+                result = self._exporter.export_encoded(self._encoder.encode(spans))
+            else:
+                result = self._exporter.export([_redacted(span) for span in spans])
         finally:
             with self._lock:
                 lost = 0 if result is SpanExportResult.SUCCESS or self._closed else len(spans)

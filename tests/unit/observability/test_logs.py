@@ -26,7 +26,7 @@ from fastapi.testclient import TestClient
 from loguru import logger
 from pydantic import ValidationError
 
-from app.observability import context, logs
+from app.observability import access_line, context, logs
 from app.observability.context import (
     RequestContext,
     RequestContextMiddleware,
@@ -98,7 +98,7 @@ def test_a_line_has_every_field_of_the_contract(
 def test_the_timestamp_is_now_in_utc(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
     time.tzset()
-    logs._second.cache_clear()
+    access_line.second_of.cache_clear()
     try:
         logger.info("now")
     finally:

@@ -16,12 +16,12 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from app.observability import cardinality, context, metrics
-from app.observability.context import settle
 from app.observability.metrics import (
     MetricsSettings,
     instrument_metrics,
     telemetry_dropped,
 )
+from app.observability.settling import settle
 from app.observability.shared_metrics import VARIABLE, prepare
 
 SETTINGS = MetricsSettings(service_version="9.9.9", git_commit="abc1234", environment="test")

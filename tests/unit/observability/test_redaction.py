@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.observability import logs, redaction
+from app.observability import redaction
 from app.observability.redaction import (
     MAX_ITEMS,
     MAX_TEXT,
@@ -416,13 +416,13 @@ def test_a_pseudonym_is_stable_keyed_and_reveals_nothing() -> None:
         pseudonym("jane@example.com", "")
 
 
-def test_what_it_costs_can_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    bench.main(lines=2, rounds=1)
+async def test_what_it_costs_can_be_measured() -> None:
+    costs = await bench.measure(None, lambda _: None, lines=2, rounds=1)
 
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 1 + len(bench.CASES)
-    for make in bench.CASES.values():
-        line = logs._json_line(logs._fields(make(7), bench.SERVICE)).decode()
+    assert len(bench.show(costs).splitlines()) == 1 + len(bench.CASES)
+    assert set(bench.as_json(costs)) == set(bench.CASES)
+    for write in bench.CASES.values():
+        line = write(7).decode()
         assert "jane" not in line
         assert "4111" not in line
 

@@ -1,0 +1,190 @@
+"""Server spans: what OpenTelemetry's own middleware records of the same requests."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from opentelemetry.context import Context
+from opentelemetry.instrumentation._semconv import _StabilityMode
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import Span
+from starlette.types import Message, Receive, Scope, Send
+
+from app.observability.server_spans import ServerSpans
+
+USER_AGENT = (b"user-agent", b"Mozilla/5.0")
+
+
+def request(method: str = "GET", path: str = "/v1/orders/7", **given: Any) -> Scope:
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "scheme": "http",
+        "http_version": "1.1",
+        "query_string": b"",
+        "server": ("127.0.0.1", 8000),
+        "client": ("203.0.113.7", 50123),
+        "headers": [(b"host", b"shop.example"), USER_AGENT],
+        **given,
+    }
+
+
+REQUESTS = {
+    "usual": request(),
+    "query": request(query_string=b"limit=50&cursor=%20x"),
+    "posted": request("POST", headers=[(b"content-length", b"2"), USER_AGENT]),
+    "unknown method": request("BREW"),
+    "https on its port": request(scheme="https", server=("shop.example", 443)),
+    "http on its port": request(server=("shop.example", 80)),
+    "no headers": request(headers=[]),
+    "two agents": request(headers=[USER_AGENT, (b"user-agent", b"other")]),
+    "a bot": request(headers=[(b"user-agent", b"Googlebot/2.1")]),
+    "a test": request(headers=[(b"user-agent", b"AlwaysOn")]),
+    "agent beyond ASCII": request(headers=[(b"user-agent", "é".encode())]),
+    "no client": request(client=None),
+    "no server": request(server=None),
+    "http 2": request(http_version="2"),
+}
+
+
+async def answer(send: Send, status: int, *, parts: int = 1) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    for part in range(parts):
+        await send({"type": "http.response.body", "body": b"x", "more_body": part + 1 < parts})
+
+
+def answering(status: int, *, parts: int = 1) -> Any:
+    async def app(_: Scope, _receive: Receive, send: Send) -> None:
+        await answer(send, status, parts=parts)
+
+    return app
+
+
+async def failing(_: Scope, _receive: Receive, _send: Send) -> None:
+    raise RuntimeError("no")
+
+
+async def breaking_off(_: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    raise RuntimeError("no")
+
+
+async def silent(_: Scope, _receive: Receive, _send: Send) -> None:
+    pass
+
+
+ENDS = {
+    "200": answering(200),
+    "404": answering(404),
+    "500": answering(500),
+    "503": answering(503),
+    "stream": answering(200, parts=3),
+    "fails": failing,
+    "breaks off": breaking_off,
+    "says nothing": silent,
+}
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.provider = TracerProvider()
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = self.provider.get_tracer("x")
+
+    def span_of(self, serve: Any, scope: Scope) -> ReadableSpan:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(_: Message) -> None:
+            pass
+
+        with suppress(RuntimeError):  # what `failing` and `breaking_off` raise
+            asyncio.run(serve(scope, receive, send))
+        (span,) = self.exporter.get_finished_spans()
+        self.exporter.clear()
+        return span
+
+
+def librarys(app: Any, scope: Scope) -> ReadableSpan:
+    recorder = Recorder()
+    middleware = OpenTelemetryMiddleware(
+        app,
+        tracer_provider=recorder.provider,
+        meter_provider=NoOpMeterProvider(),
+        exclude_spans=["receive", "send"],
+    )
+    middleware._sem_conv_opt_in_mode = _StabilityMode.HTTP  # as tracing.py asks for
+    middleware.default_span_details = lambda one: (
+        one["method"] if one["method"] != "BREW" else "HTTP",
+        {},
+    )
+    return recorder.span_of(middleware, scope)
+
+
+def ours(app: Any, scope: Scope) -> ReadableSpan:
+    recorder = Recorder()
+    spans = ServerSpans(app, recorder.tracer, describe)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await spans(scope, receive, send, parent=Context())
+
+    return recorder.span_of(serve, scope)
+
+
+def describe(span: Span, scope: Scope) -> None:
+    """Do nothing: what tracing.py adds is not the library's."""
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_the_librarys_span(kind: str, end: str) -> None:
+    expected, found = (how(ENDS[end], dict(REQUESTS[kind])) for how in (librarys, ours))
+
+    assert found.name == expected.name
+    assert found.kind == expected.kind
+    assert found.status.status_code == expected.status.status_code
+    assert found.status.description == expected.status.description
+    assert dict(found.attributes or {}) == dict(expected.attributes or {})
+    assert [event.name for event in found.events] == [event.name for event in expected.events]
+
+
+def test_it_is_described_once_the_answer_begins_and_when_none_does() -> None:
+    described: list[str] = []
+
+    def note(span: Span, scope: Scope) -> None:
+        assert span.is_recording()
+        described.append(scope["path"])
+
+    for end in ("200", "fails", "stream"):
+        recorder = Recorder()
+        spans = ServerSpans(ENDS[end], recorder.tracer, note)
+
+        async def serve(
+            scope: Scope, receive: Receive, send: Send, spans: ServerSpans = spans
+        ) -> None:
+            await spans(scope, receive, send, parent=Context())
+
+        recorder.span_of(serve, request(path=f"/{end}"))
+    assert described == ["/200", "/fails", "/stream"]
+
+
+def test_it_ends_with_the_answer_and_not_with_what_goes_on_behind() -> None:
+    recorder = Recorder()
+
+    async def with_a_background_task(_: Scope, _receive: Receive, send: Send) -> None:
+        await answer(send, 200)
+        assert len(recorder.exporter.get_finished_spans()) == 1
+
+    spans = ServerSpans(with_a_background_task, recorder.tracer, describe)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await spans(scope, receive, send, parent=Context())
+
+    recorder.span_of(serve, request())

@@ -1,0 +1,143 @@
+"""Encoded spans: to the last field what the library makes of the redacted ones."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
+
+from app.observability import span_encoding, tracing
+from app.observability.redaction import Clean, redact_text
+from app.observability.span_encoding import SpanEncoder
+
+ATTRIBUTES = st.dictionaries(
+    st.sampled_from(["http.route", "url.path", "request.id", "password", "n", "url.full"]),
+    st.one_of(
+        st.text(max_size=20),
+        st.text(max_size=20).map(Clean),
+        st.sampled_from(["jane@example.com", "https://u:p@h/x?y=z", "", "é", "\ud800"]),
+        st.booleans(),
+        st.integers(-(2**70), 2**70),
+        st.floats(allow_nan=False),
+        st.lists(st.sampled_from(["a", "tok_LIVE12345678"]), max_size=3),
+    ),
+)
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.provider = TracerProvider(resource=Resource.create({"service.name": "x"}))
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = self.provider.get_tracer("one", "1.0")
+
+    def spans(self) -> list[ReadableSpan]:
+        found = list(self.exporter.get_finished_spans())
+        self.exporter.clear()
+        return found
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Iterator[Recorder]:
+    made = Recorder()
+    yield made
+    made.provider.shutdown()
+
+
+def encoder() -> SpanEncoder:
+    return SpanEncoder(tracing._redacted, tracing._redacted_attribute, redact_text)
+
+
+def read(encoded: bytes) -> ExportTraceServiceRequest:
+    found: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(encoded)
+    return found
+
+
+def librarys(spans: list[ReadableSpan]) -> ExportTraceServiceRequest:
+    redacted = encode_spans([tracing._redacted(span) for span in spans])
+    return read(redacted.SerializeToString())
+
+
+@settings(max_examples=200, deadline=None)
+@given(found=st.lists(ATTRIBUTES, max_size=4), kind=st.sampled_from(list(SpanKind)))
+def test_the_librarys_words(
+    recorder: Recorder, found: list[dict[str, Any]], kind: SpanKind
+) -> None:
+    for attributes in found:
+        recorder.tracer.start_span("GET /jane@example.com", kind=kind, attributes=attributes).end()
+    spans = recorder.spans()
+    ours = encoder()
+    assert read(ours.encode(spans)) == librarys(spans)
+    assert read(ours.encode(spans)) == librarys(spans)  # from memory, as it were
+
+
+def test_what_seldom_is_there_is_there(recorder: Recorder) -> None:
+    other = SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(1), trace_state=TraceState())
+    stated = SpanContext(3, 4, is_remote=True, trace_state=TraceState([("a", "b")]))
+    with recorder.tracer.start_as_current_span("parent", links=[Link(other, {"n": 1})]) as parent:
+        parent.add_event("told", {"email": "jane@example.com"})
+        with recorder.tracer.start_as_current_span("child") as child:
+            child.set_status(StatusCode.ERROR, "card 4111 1111 1111 1111")
+        with recorder.tracer.start_as_current_span("failed") as failed:
+            failed.set_status(StatusCode.ERROR)
+    from_afar = set_span_in_context(NonRecordingSpan(stated))
+    recorder.tracer.start_span("remote", from_afar).end()
+    recorder.provider.get_tracer("other").start_span("in another scope").end()
+    spans = recorder.spans()
+
+    encoded = read(encoder().encode(spans))
+    assert sorted(map(str, _spans(encoded))) == sorted(map(str, _spans(librarys(spans))))
+    assert "jane@" not in str(encoded)
+    assert "4111" not in str(encoded)
+
+
+def _spans(request: ExportTraceServiceRequest) -> list[Any]:
+    return [
+        (one.resource, scope.scope.name, span)
+        for one in request.resource_spans
+        for scope in one.scope_spans
+        for span in scope.spans
+    ]
+
+
+def test_a_truth_is_no_number(recorder: Recorder) -> None:
+    ours = encoder()
+    for value in (1, True, 1.0):
+        recorder.tracer.start_span("same", attributes={"n": value}).end()
+        spans = recorder.spans()
+        assert read(ours.encode(spans)) == librarys(spans)
+
+
+def test_nothing_secret_and_nothing_that_comes_once_is_kept(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(span_encoding, "MAX_KEPT", 3)
+    ours = encoder()
+    for number in range(5):
+        attributes: dict[str, Any] = {
+            "to": "jane@example.com",
+            "token": f"secret-{number}",
+            "request.id": f"{number:032x}",
+            "long": "x" * 129,
+            "n": number,
+        }
+        recorder.tracer.start_span("one", attributes=attributes).end()
+        ours.encode(recorder.spans())
+    assert [key[:2] for key in ours._attributes] == [("n", 3), ("n", 4)]
