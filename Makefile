@@ -9,6 +9,7 @@
 SHELL := /bin/sh
 VENV_PYTHON := .venv/bin/python
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 IMAGE ?= glasshouse
 export PYTHON
 
@@ -55,8 +56,9 @@ test: install-dev ## Run all tests, with coverage; REQUIRE_TOOLS=1 turns a test 
 test-unit: install-dev ## Run the unit tests only: no server is started and coverage is not asked for.
 	@exec $(VENV_PYTHON) -m pytest -n logical tests/unit $(PYTEST_ARGS)
 
-bench: install-dev ## Measure what redaction costs a log line.
-	@exec $(VENV_PYTHON) -m bench.redaction
+# More: .venv/bin/python -m bench --help
+bench: install-dev ## Measure what the instrumentation costs, in 5 minutes; BENCH_ARGS="--quick --json FILE", BENCH_ARGS=scrapes
+	@exec $(VENV_PYTHON) -m bench $(BENCH_ARGS)
 
 lint: lint-format lint-code lint-types lint-imports lint-migrations lint-locks lint-rules ## Run all checks below; with make -k, do not stop at the first that fails.
 
@@ -99,7 +101,7 @@ image: ## Build the container image: make image IMAGE=registry.example/glasshous
 clean: ## Remove what running and testing left behind, local databases included; asks before the stack's. FORCE=1
 	@sh deploy/stack/clean.sh
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
-	find app deploy migrations sandbox tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find app bench deploy migrations sandbox tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-env: ## Remove .venv (and that of the tests' error tracker); the next command makes it anew.
 	rm -rf .venv .venv-bugsink

@@ -1,4 +1,4 @@
-"""What redaction costs a log line: `python -m bench.redaction`.
+"""What redaction costs a log line: `python -m bench redaction`.
 
 Renders ordinary and nasty lines with the service's own code, once as they are and once with redaction
 replaced by nothing, and prints microseconds for both, the difference, and its share of the line. Each
@@ -6,17 +6,19 @@ round uses texts of its own, as requests do: what is remembered as clean is reme
 not is paid for each time. Medians of alternating rounds; CPU time of this thread.
 """
 
+import asyncio
 import statistics
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from app.observability import logs, redaction
+from app.observability import access_line, logs
+from app.observability.context import RequestContext
 
 if TYPE_CHECKING:
     from loguru import Record
@@ -28,10 +30,11 @@ BROWSER: Final = (
     "Chrome/142.0.0.0 Safari/537.36"
 )
 SERVICE: Final = {"service": "glasshouse", "version": "0.1.0", "environment": "production"}
+_access_line = access_line.AccessLine(SERVICE, logger="app.observability.logs")
 ORDER: Final = "018f4e1c-7b1a-7c3e-9f21-{:012d}"
 
 
-def _record(message: str, extra: dict[str, Any], error: Exception | None = None) -> "Record":
+def _line(message: str, extra: dict[str, Any], error: Exception | None = None) -> bytes:
     record = {
         "time": datetime.now(UTC),
         "level": SimpleNamespace(name="INFO", no=20),
@@ -40,55 +43,42 @@ def _record(message: str, extra: dict[str, Any], error: Exception | None = None)
         "extra": extra,
         "exception": SimpleNamespace(value=error) if error else None,
     }
-    return cast("Record", record)
+    return logs._json_line(logs._fields(cast("Record", record), SERVICE))
 
 
-def _as_logged(function: str, *given: object) -> object:
-    return getattr(logs, function)(*given)  # looked up anew: see without_redaction
-
-
-def access(number: int, *, user_agent: str = BROWSER, path: str = "") -> "Record":
-    """Return an access line of its own."""
+def access(number: int, *, user_agent: str = BROWSER, path: str = "") -> bytes:
+    """Write an access line of its own."""
     order_id = ORDER.format(number)
-    return _record(
-        "request served",
-        {
-            "type": "http_request",
-            "method": "GET",
-            "path": _as_logged(
-                "redact_path", path or f"/v1/orders/{order_id}", {"order_id": order_id}
-            ),
-            "route": "/v1/orders/{order_id}",
-            "status": 200,
-            "duration_ms": 3.217,
-            "db_statements": 3,
-            "db_duration_ms": 1.903,
-            "sample_rate": 1.0,
-            "client_ip": redaction.redact_address("203.0.113.77"),
-            "user_agent": _as_logged("redact_text", user_agent, 256),
-        },
-    )
+    context = RequestContext(f"{number:032x}", route="/v1/orders/{order_id}")
+    context.method = "GET"
+    context.path = path or f"/v1/orders/{order_id}"
+    context.path_parameters = {"order_id": order_id}
+    context.client = ("203.0.113.77", 40_000)
+    context.user_agent = user_agent.encode()
+    context.answered, context.seconds = 200, 0.003217
+    context.database.statements, context.database.seconds = 3, 0.001903
+    return _access_line("INFO", context, 1.0)
 
 
-def nasty_access(number: int) -> "Record":
-    """Return one whose client has put secrets into everything."""
+def nasty_access(number: int) -> bytes:
+    """Write one whose client has put secrets into everything."""
     agent = f"bot/1.0 (+mailto:jane{number}@example.com) 4111%201111%201111%201111 Bearer x{number}"
     return access(number, user_agent=agent, path=f"/reset/jane%2540example.com/{number:032x}")
 
 
-def business(number: int) -> "Record":
-    """Return a line of the application: ids and amounts."""
+def business(number: int) -> bytes:
+    """Write a line of the application: ids and amounts."""
     fields = {
         "type": "business",
         "order_id": ORDER.format(number),
         "total_amount": 2500,
         "currency": "EUR",
     }
-    return _record("order placed", fields)
+    return _line("order placed", fields)
 
 
-def nested(number: int) -> "Record":
-    """Return a line with a structure full of secrets."""
+def nested(number: int) -> bytes:
+    """Write a line with a structure full of secrets."""
     request = {
         "headers": [("authorization", f"Bearer {number}"), ("accept", "*/*"), ("cookie", "s=1")],
         "body": {
@@ -97,15 +87,15 @@ def nested(number: int) -> "Record":
             "note": "call me",
         },
     }
-    return _record("told", {"request": request})
+    return _line("told", {"request": request})
 
 
-def failure(number: int) -> "Record":
-    """Return an error with a traceback and a database's message."""
+def failure(number: int) -> bytes:
+    """Write an error with a traceback and a database's message."""
     try:
         _fail(number)
     except ValueError as error:
-        return _record("Unhandled exception", {"type": "error"}, error)
+        return _line("Unhandled exception", {"type": "error"}, error)
     raise AssertionError
 
 
@@ -119,7 +109,10 @@ def _fail(number: int, depth: int = 15) -> None:
     )
 
 
-CASES: Final[dict[str, Callable[[int], "Record"]]] = {
+Write = Callable[[int], bytes]
+"""Writes the line of a number, from what is known of it to the bytes that are written."""
+
+CASES: Final[dict[str, Write]] = {
     "access line": access,
     "access line, secrets in it": nasty_access,
     "business line": business,
@@ -128,47 +121,91 @@ CASES: Final[dict[str, Callable[[int], "Record"]]] = {
 }
 
 
+_REDACTS: Final = {
+    logs: ("redact", "redact_text"),
+    access_line: ("redact_text", "redact_path"),
+}
+
+
 @contextmanager
 def without_redaction() -> Iterator[None]:
     """Let the log's redaction do nothing for the time of the block."""
-    kept = {name: getattr(logs, name) for name in ("redact", "redact_text", "redact_path")}
-    for name in kept:
-        setattr(logs, name, lambda value, *_: value)
+    kept = [
+        (module, name, getattr(module, name))
+        for module, names in _REDACTS.items()
+        for name in names
+    ]
+    for module, name, _ in kept:
+        setattr(module, name, lambda value, *_: value)
     try:
         yield
     finally:
-        for name, function in kept.items():
-            setattr(logs, name, function)
+        for module, name, function in kept:
+            setattr(module, name, function)
+        access_line._agents.clear()  # has texts now that were never redacted
 
 
-def microseconds(make: Callable[[int], "Record"], first: int, lines: int) -> float:
-    """Return what one line costs, from the record that is made to the bytes that are written."""
+def microseconds(write: Write, first: int, lines: int) -> float:
+    """Return what one line costs."""
     started = time.thread_time()
     for number in range(first, first + lines):
-        logs._json_line(logs._fields(make(number), SERVICE))
+        write(number)
     return (time.thread_time() - started) / lines * 1e6
 
 
-def measure(make: Callable[[int], "Record"], lines: int, rounds: int) -> tuple[float, float]:
+def compare(write: Write, lines: int, rounds: int) -> "Cost":
     """Return the medians with and without redaction."""
     with_it, without = [], []
     for turn in range(rounds + 1):
-        took = microseconds(make, turn * lines, lines)
+        took = microseconds(write, turn * lines, lines)
         with without_redaction():
-            bare = microseconds(make, turn * lines, lines)
+            bare = microseconds(write, turn * lines, lines)
         if turn:  # the first is for warming up
             with_it.append(took)
             without.append(bare)
-    return statistics.median(with_it), statistics.median(without)
+    return Cost(statistics.median(with_it), statistics.median(without))
 
 
-def main(lines: int = LINES, rounds: int = ROUNDS) -> None:
-    """Print the table."""
-    print(f"{'microseconds a line':34} {'whole':>8} {'bare':>8} {'redaction':>10} {'share':>6}")
-    for name, make in CASES.items():
-        whole, bare = measure(make, lines, rounds)
-        print(f"{name:34} {whole:8.1f} {bare:8.1f} {whole - bare:10.1f} {1 - bare / whole:6.0%}")
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Microseconds of one line."""
+
+    whole: float
+    bare: float
+    """With redaction replaced by nothing."""
 
 
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+async def measure(
+    stage: object, progress: Callable[[str], None], *, lines: int = LINES, rounds: int = ROUNDS
+) -> dict[str, Cost]:
+    """Measure all cases; no server is needed for that."""
+    del stage
+    costs = {}
+    for name, write in CASES.items():
+        progress(name)
+        await asyncio.sleep(0)  # a chance for Ctrl-C
+        costs[name] = compare(write, lines, rounds)
+    return costs
+
+
+def show(costs: dict[str, Cost]) -> str:
+    """Return the table."""
+    rows = [f"{'microseconds a line':34} {'whole':>8} {'bare':>8} {'redaction':>10} {'share':>6}"]
+    rows += [
+        f"{name:34} {cost.whole:8.1f} {cost.bare:8.1f} {cost.whole - cost.bare:10.1f} "
+        f"{1 - cost.bare / cost.whole:6.0%}"
+        for name, cost in costs.items()
+    ]
+    return "\n".join(rows)
+
+
+def as_json(costs: dict[str, Cost]) -> dict[str, object]:
+    """Return the same for machines."""
+    return {
+        name: {
+            "whole_us": round(cost.whole, 2),
+            "bare_us": round(cost.bare, 2),
+            "redaction_us": round(cost.whole - cost.bare, 2),
+        }
+        for name, cost in costs.items()
+    }

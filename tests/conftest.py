@@ -7,12 +7,14 @@ Missing programs skip the tests that need them; with REQUIRE_TOOLS=1 they fail (
 """
 
 import fcntl
+import json
 import logging
 import os
 import secrets
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from tests.tools import (
     wait_until,
 )
 
+_STARTED = time.monotonic()
 _RUN = pytest.StashKey[tuple[int, Path]]()
 """Of this run: the id of the controlling process, and the directory that its processes share."""
 
@@ -73,6 +76,18 @@ def pytest_configure_node(node: Any) -> None:
     """Tell a pytest-xdist worker which run it belongs to."""
     owner, directory = node.config.stash[_RUN]
     node.workerinput |= {"run_owner": owner, "run_directory": str(directory)}
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep how long all tests took, for `make bench` to tell: written by the controlling process."""
+    config = session.config
+    option = config.option
+    by_default = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    part = option.keyword or option.markexpr or option.collectonly or hasattr(config, "workerinput")
+    if by_default and not part and exitstatus == pytest.ExitCode.OK:
+        took = {"seconds": round(time.monotonic() - _STARTED, 1)}
+        (config.rootpath / "var").mkdir(exist_ok=True)
+        (config.rootpath / "var/test-duration.json").write_text(json.dumps(took))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -483,6 +483,7 @@ def setup_logs(
     )
     _installed = _Installed(handler_id, writer, emit)
     if previous:
+        settle()
         previous.writer.close(timeout=1.0)
     else:
         atexit.register(_flush_at_exit)

@@ -1,0 +1,127 @@
+"""What a run consists of: which variants and operations, how many rounds, and how long that takes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from bench.comparison import BARE, BARE_MANY, CONTROL
+from bench.cpu import burst_seconds
+from bench.rate import turn_seconds
+from bench.requests import OPERATIONS
+from bench.targets import ALL_TRACES, FEW_TRACES, TYPICAL
+from bench.variants import MANY, VARIANTS
+
+PREPARE_SECONDS: Final = 6.0
+START_SECONDS: Final = 1.6
+STOP_SECONDS: Final = 3.0
+"""Guesses, for the time left that is shown."""
+LATENCY_OF: Final = (BARE, CONTROL, ALL_TRACES)
+_QUICK: Final = (BARE, CONTROL, FEW_TRACES, ALL_TRACES, TYPICAL)
+_WITH_TARGETS: Final = ("ping", "read")
+
+
+class WrongArgument(ValueError):
+    """What was asked for does not exist; the text says what does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agenda:
+    """What is measured, and how thoroughly."""
+
+    variants: tuple[str, ...]
+    operations: tuple[str, ...]
+    rounds: int
+    burst: float
+    """Seconds of one burst."""
+    latency_rounds: int
+    latency_turn: float
+    """Seconds of one turn at the fixed rate."""
+    rate: float | None
+    """Requests a second for that; None takes a share of what the slowest can."""
+
+    @property
+    def asked(self) -> dict[str, tuple[str, ...]]:
+        """Return the variants of each operation: many routes make a difference only to finding one."""
+        return {
+            operation: tuple(
+                name
+                for name in self.variants
+                if operation in _WITH_TARGETS or VARIANTS[name].routes != MANY
+            )
+            for operation in self.operations
+        }
+
+    @property
+    def latency_variants(self) -> tuple[str, ...]:
+        """Return whose latency is measured: the bare application twice, and the service with every trace."""
+        return LATENCY_OF if ALL_TRACES in self.variants else ()
+
+    @property
+    def latency_operations(self) -> tuple[str, ...]:
+        """Return the operations whose latency is measured: those that have a target."""
+        return tuple(name for name in self.operations if name in _WITH_TARGETS)
+
+    @property
+    def start_seconds(self) -> float:
+        """How long starting everything takes, about."""
+        return PREPARE_SECONDS + START_SECONDS * len(self.variants)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """How long the bursts take."""
+        return burst_seconds(self.burst) * sum(map(len, self.asked.values())) * (self.rounds + 1)
+
+    @property
+    def latency_seconds(self) -> float:
+        """How long the turns at the fixed rate take."""
+        turns = len(self.latency_variants) * len(self.latency_operations) * self.latency_rounds
+        return turn_seconds(self.latency_turn) * turns
+
+    @property
+    def seconds(self) -> float:
+        """How long all of it takes, about."""
+        return self.start_seconds + self.cpu_seconds + self.latency_seconds + STOP_SECONDS
+
+
+def make_agenda(
+    *,
+    quick: bool = False,
+    variants: str = "",
+    operations: str = "",
+    rounds: int | None = None,
+    rate: float | None = None,
+) -> Agenda:
+    """Return the agenda for what was asked on the command line; names are separated by commas.
+
+    The bare application and its control are always measured: without them nothing can be compared.
+
+    Raises:
+        WrongArgument: There is no such variant or operation, or there would be nothing to measure.
+    """
+    chosen = _named(variants, VARIANTS, "variant") or (_QUICK if quick else tuple(VARIANTS))
+    bases = [BARE, CONTROL]
+    if any(VARIANTS[name].routes == MANY for name in chosen):
+        bases.append(BARE_MANY)
+    wanted = {*bases, *chosen}
+    if rounds is not None and rounds < 1:
+        raise WrongArgument("there must be at least one round")
+    if rate is not None and rate <= 0:
+        raise WrongArgument("the rate must be more than nothing")
+    return Agenda(
+        variants=tuple(name for name in VARIANTS if name in wanted),
+        operations=_named(operations, OPERATIONS, "operation")
+        or (_WITH_TARGETS if quick else tuple(OPERATIONS)),
+        rounds=rounds or (6 if quick else 9),
+        burst=0.25,
+        latency_rounds=rounds or (4 if quick else 8),
+        latency_turn=0.6 if quick else 1.0,
+        rate=rate,
+    )
+
+
+def _named(text: str, known: Iterable[str], kind: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in set(known):
+            raise WrongArgument(f"there is no {kind} {name!r}; there are {', '.join(known)}")
+    return names

@@ -1,0 +1,94 @@
+"""CPU time a request, by interleaved bursts: each round asks every variant in turn, in a new order.
+
+While one server works the others are frozen, so what they do in the background disturbs nobody and is
+booked on nobody. A burst begins with what the last one left in the buffers (spans, lines) and leaves about
+as much behind: over the rounds all of it is paid for. A ratio compares two bursts of one round, so a machine
+that gets slower in between changes both.
+"""
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bench.client import connected
+from bench.process import ServerProcess
+from bench.progress import Progress
+from bench.requests import OPERATIONS, Operation
+from bench.stage import Customer
+
+CONNECTIONS = 8
+DRAIN_SECONDS = 0.03
+"""The log's writer gathers for 20 ms."""
+
+
+@dataclass(slots=True)
+class Bursts:
+    """What was measured of one variant and one operation, a value for each round."""
+
+    cpu_seconds: list[float] = field(default_factory=list)
+    """Per request."""
+    durations: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    """Requests a second."""
+    requests: int = 0
+
+
+Measured = dict[str, dict[str, Bursts]]
+"""By operation and variant."""
+
+
+async def measure(
+    servers: Mapping[str, ServerProcess],
+    asked: Mapping[str, Sequence[str]],
+    customer: Customer,
+    *,
+    rounds: int,
+    seconds: float,
+    progress: Progress,
+    into: Measured,
+) -> None:
+    """Run the bursts of all rounds; before them, one that does not count. All servers are left frozen.
+
+    Args:
+        asked: For each operation, the variants that it is measured on.
+        into: Is filled as it goes on, so that something is there when it is interrupted.
+    """
+    chance = random.Random(6)  # noqa: S311 - an order, not a secret
+    for server in servers.values():
+        server.freeze()
+    a_round = sum(map(len, asked.values())) * burst_seconds(seconds)
+    for turn in range(rounds + 1):
+        progress.now_left(a_round * (rounds + 1 - turn))
+        for name, variants in asked.items():
+            progress(f"round {turn} of {rounds}, {name}" if turn else f"warming up, {name}")
+            measured = into.setdefault(name, {variant: Bursts() for variant in variants})
+            order = list(variants)
+            chance.shuffle(order)
+            for variant in order:
+                bursts = measured[variant] if turn else Bursts()
+                await _burst(servers[variant], OPERATIONS[name], customer, bursts, seconds)
+
+
+def burst_seconds(seconds: float) -> float:
+    """Return how long a burst takes in all."""
+    return seconds + DRAIN_SECONDS + 0.02
+
+
+async def _burst(
+    server: ServerProcess, operation: Operation, customer: Customer, into: Bursts, seconds: float
+) -> None:
+    asked = operation.make(server.port, customer)
+    before = server.cpu_seconds()
+    server.thaw()
+    async with connected(server.port, CONNECTIONS) as client:
+        began = time.perf_counter()
+        durations = await client.burst(lambda: asked, operation.status, seconds)
+        took = time.perf_counter() - began
+    time.sleep(DRAIN_SECONDS)  # noqa: ASYNC251 - nothing else is to run
+    server.freeze()
+    server.asked += len(durations)
+    into.cpu_seconds.append((server.cpu_seconds() - before) / len(durations))
+    into.durations += durations
+    into.rates.append(len(durations) / took)
+    into.requests += len(durations)

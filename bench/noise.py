@@ -1,0 +1,133 @@
+"""Whether the machine was quiet enough to conclude anything: the same application, measured as two.
+
+What two equal things were apart is the least that a difference must be to mean something. Beyond the
+bounds below, or when others have used the machine, nothing is concluded at all.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench.comparison import CONTROL, Figures, Latency
+from bench.estimates import Estimate
+from bench.machine import OTHERS, STOLEN
+
+FEWEST: Final = 4
+"""Rounds; fewer have no quartiles, so nobody knows how far off they are."""
+CPU_APART: Final = 0.05
+"""How far the medians of two equal applications may be apart."""
+CPU_SPREAD: Final = 0.10
+LATENCY_APART: Final = 0.25
+"""A 99th percentile is made of few requests: it is never as quiet as CPU."""
+LATENCY_SPREAD: Final = 0.35
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """How quiet it was: for CPU and latency by operation, the reason why nothing can be said, or ''."""
+
+    cpu: dict[str, str]
+    latency: dict[str, str]
+    apart: dict[str, float]
+    """By operation: by how much the control differs from 1, a doubt about every ratio."""
+    latency_apart: dict[str, float]
+    others: str
+    """The reason if others used the machine."""
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether every measured thing allows a conclusion about CPU."""
+        return not self.others and bool(self.cpu) and not any(self.cpu.values())
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        if self.others:
+            return f"The machine is too noisy to conclude: {self.others}."
+        if not self.cpu:
+            return "Nothing was measured twice, so nothing can be said about the noise."
+        loud = [f"{name} ({reason})" for name, reason in self.cpu.items() if reason]
+        if loud:
+            return f"The machine is too noisy to conclude about {', '.join(loud)}."
+        most = max(self.apart.values())
+        quiet = f"Quiet enough: two equal applications were at most {most:.1%} apart in CPU"
+        late = [name for name, reason in self.latency.items() if reason]
+        if late:
+            return f"{quiet}; too noisy to conclude about the p99 of {', '.join(late)}."
+        if self.latency_apart:
+            quiet += f" and {max(self.latency_apart.values()):.0%} in p99"
+        return f"{quiet}."
+
+    def why_not(self, operation: str, *, latency: bool = False) -> str:
+        """Return why nothing can be said about an operation, or ''; `sentence` has the details."""
+        known = self.latency if latency else self.cpu
+        if operation not in known:
+            return "no control"
+        return "too noisy" if self.others or known[operation] else ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for machines."""
+        return {
+            "conclusive": self.conclusive,
+            "sentence": self.sentence,
+            "others": self.others,
+            "cpu": {name: _told(self.apart[name], why) for name, why in self.cpu.items()},
+            "p99": {
+                name: _told(self.latency_apart[name], why) for name, why in self.latency.items()
+            },
+            "bounds": {
+                "cpu_apart": CPU_APART,
+                "cpu_spread": CPU_SPREAD,
+                "p99_apart": LATENCY_APART,
+                "p99_spread": LATENCY_SPREAD,
+                "others": OTHERS,
+                "stolen": STOLEN,
+            },
+        }
+
+
+def _told(apart: float, why: str) -> dict[str, Any]:
+    return {"apart": round(apart, 4), "too_noisy": why}
+
+
+def judge(
+    figures: Mapping[str, Mapping[str, Figures]],
+    latency: Mapping[str, Mapping[str, Latency]],
+    *,
+    others: float,
+    stolen: float,
+) -> Noise:
+    """Return how quiet it was; `others` and `stolen` are shares of the machine."""
+    controls = {name: of[CONTROL] for name, of in figures.items() if CONTROL in of}
+    late = {name: of[CONTROL] for name, of in latency.items() if CONTROL in of}
+    return Noise(
+        cpu={
+            name: _reason(one.ratio, one.rounds, CPU_APART, CPU_SPREAD)
+            for name, one in controls.items()
+        },
+        latency={
+            name: _reason(one.p99_ratio, one.rounds, LATENCY_APART, LATENCY_SPREAD)
+            for name, one in late.items()
+        },
+        apart={name: abs(one.ratio.value - 1) for name, one in controls.items()},
+        latency_apart={name: abs(one.p99_ratio.value - 1) for name, one in late.items()},
+        others=_who(others, stolen),
+    )
+
+
+def _reason(control: Estimate, rounds: int, apart: float, spread: float) -> str:
+    if rounds < FEWEST:
+        return f"there were fewer than {FEWEST} rounds"
+    if abs(control.value - 1) > apart:
+        return f"two equal applications were {abs(control.value - 1):.0%} apart"
+    if control.spread > spread:
+        return f"the rounds of two equal applications differ by ±{control.spread:.0%}"
+    return ""
+
+
+def _who(others: float, stolen: float) -> str:
+    if others > OTHERS:
+        return f"others used {others:.0%} of it while nothing of ours ran"
+    if stolen > STOLEN:
+        return f"its host gave {stolen:.0%} of the time to others"
+    return ""

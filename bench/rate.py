@@ -1,0 +1,99 @@
+"""Latency at a fixed rate: what a customer waits while the service is as busy as it should be.
+
+Every variant is asked at the same rate, in turns, at the same random moments; p50 and p99 of each turn. As
+with CPU, a ratio compares turns of one round, and the same application measured twice says what is noise.
+"""
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from bench.client import connected
+from bench.cpu import DRAIN_SECONDS
+from bench.fits import percentile
+from bench.process import ServerProcess
+from bench.progress import Progress
+from bench.requests import OPERATIONS, Operation
+from bench.stage import Customer
+
+CONNECTIONS: Final = 16
+"""As many as may wait before one has to wait for a connection, too."""
+SHARE: Final = 0.4
+"""Of what the slowest of them can do: busy, and nobody waits in a queue for long."""
+
+
+@dataclass(slots=True)
+class Turns:
+    """The percentiles of one variant, in seconds, one for each round."""
+
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    requests: int = 0
+
+
+@dataclass(slots=True)
+class AtRate:
+    """What was measured for one operation."""
+
+    rate: float
+    """Requests a second."""
+    variants: dict[str, Turns]
+
+
+AtRates = dict[str, AtRate]
+"""By operation."""
+
+
+async def measure(
+    servers: Mapping[str, ServerProcess],
+    rates: Mapping[str, float],
+    variants: Sequence[str],
+    customer: Customer,
+    *,
+    rounds: int,
+    seconds: float,
+    progress: Progress,
+    into: AtRates,
+) -> None:
+    """Run all rounds with each operation at its rate. Expects all servers frozen, and leaves them so."""
+    chance = random.Random(7)  # noqa: S311 - an order, not a secret
+    a_round = len(rates) * len(variants) * turn_seconds(seconds)
+    for number in range(rounds):
+        progress.now_left(a_round * (rounds - number))
+        for name, rate in rates.items():
+            progress(f"latency, round {number + 1} of {rounds}, {name} at {rate:.0f} a second")
+            known = AtRate(rate, {variant: Turns() for variant in variants})
+            turns = into.setdefault(name, known).variants
+            order = list(variants)
+            chance.shuffle(order)
+            for variant in order:
+                server = servers[variant]
+                durations = await _turn(server, OPERATIONS[name], customer, seconds, rate, number)
+                turns[variant].p50.append(percentile(durations, 0.5))
+                turns[variant].p99.append(percentile(durations, 0.99))
+                turns[variant].requests += len(durations)
+
+
+def turn_seconds(seconds: float) -> float:
+    """Return how long a turn takes in all."""
+    return seconds + DRAIN_SECONDS + 0.03
+
+
+async def _turn(
+    server: ServerProcess,
+    operation: Operation,
+    customer: Customer,
+    seconds: float,
+    rate: float,
+    seed: int,
+) -> list[float]:
+    asked = operation.make(server.port, customer)
+    server.thaw()
+    async with connected(server.port, CONNECTIONS) as client:
+        durations = await client.at_rate(lambda: asked, operation.status, seconds, rate, seed)
+    time.sleep(DRAIN_SECONDS)  # noqa: ASYNC251 - nothing else is to run
+    server.freeze()
+    server.asked += len(durations)
+    return durations

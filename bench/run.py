@@ -1,0 +1,117 @@
+"""The comparison: starts every variant, measures them in turns, ends them, checks that they worked."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench import cpu, footprint, proof, rate
+from bench.agenda import STOP_SECONDS, Agenda
+from bench.interruption import run
+from bench.machine import Steal, busy_share, look
+from bench.process import ServerProcess
+from bench.progress import Progress
+from bench.results import Results
+from bench.stage import Customer, Stage, customer, open_stage
+from bench.variants import VARIANTS
+
+
+def compare(
+    agenda: Agenda,
+    database_url: str | None,
+    progress: Progress,
+    keep: Callable[[Results], None] = lambda _: None,
+) -> Results:
+    """Measure what the agenda says.
+
+    Args:
+        keep: Is given the results before anything is in them, for whoever wants them after Ctrl-C, too.
+
+    Raises:
+        NotMeasurable: Something did not start or did not answer as it must.
+    """
+    began = time.monotonic()
+    progress("looking whether the machine is quiet")
+    results = Results(look())
+    keep(results)
+    steal = Steal()
+    try:
+        progress.begin(agenda.start_seconds)
+        progress("preparing a database")
+        with open_stage(database_url) as stage:
+            results.on_postgres = stage.on_postgres
+            _measure(agenda, stage, progress, results)
+    finally:
+        results.stolen = steal.share()
+        results.seconds = time.monotonic() - began
+    progress("looking whether the machine is quiet")
+    results.others_after = busy_share()
+    results.image_bytes = footprint.image_bytes()
+    results.test_seconds = footprint.last_test_seconds()
+    results.seconds = time.monotonic() - began
+    results.complete = True
+    return results
+
+
+def _measure(agenda: Agenda, stage: Stage, progress: Progress, results: Results) -> None:
+    environments = {name: VARIANTS[name].environment for name in agenda.variants}
+    with stage.servers(agenda.variants, environments, progress) as servers:
+        for name, server in servers.items():
+            results.footprints[name] = footprint.at_rest(server)
+        progress("making a customer with orders")
+        who = customer(servers[agenda.variants[0]].port)
+        run(_in_turns(agenda, servers, who, progress, results))
+        progress.begin(STOP_SECONDS)
+        progress("checking that everything worked")
+        for name, server in servers.items():
+            server.thaw()
+            footprint.after_the_run(results.footprints[name], server)
+        counted = {name: proof.counted_requests(server) for name, server in servers.items()}
+        progress("ending everything")
+    found = proof.evidence(servers, counted, stage.received())
+    for name, left in found.items():
+        results.complaints += proof.complaints(name, left)
+
+
+async def _in_turns(
+    agenda: Agenda,
+    servers: dict[str, ServerProcess],
+    who: Customer,
+    progress: Progress,
+    results: Results,
+) -> None:
+    progress.begin(agenda.cpu_seconds)
+    common: dict[str, Any] = {"customer": who, "progress": progress}
+    await cpu.measure(
+        servers,
+        agenda.asked,
+        rounds=agenda.rounds,
+        seconds=agenda.burst,
+        into=results.measured,
+        **common,
+    )
+    progress.begin(agenda.latency_seconds)
+    await rate.measure(
+        servers,
+        _rates(agenda, results),
+        agenda.latency_variants,
+        rounds=agenda.latency_rounds,
+        seconds=agenda.latency_turn,
+        into=results.at_rates,
+        **common,
+    )
+
+
+def _rates(agenda: Agenda, results: Results) -> dict[str, float]:
+    """Return the rate of each operation: the one that is given, or what the slowest does not mind."""
+    if not agenda.latency_variants:
+        return {}
+    return {
+        operation: agenda.rate
+        or rate.SHARE
+        * min(
+            statistics.median(results.measured[operation][variant].rates)
+            for variant in agenda.latency_variants
+        )
+        for operation in agenda.latency_operations
+    }

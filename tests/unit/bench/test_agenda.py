@@ -1,0 +1,61 @@
+"""What is measured for which arguments, and how long that takes."""
+
+import pytest
+
+from bench.agenda import WrongArgument, make_agenda
+from bench.variants import VARIANTS
+
+
+def test_by_default_everything_is_measured_in_under_five_minutes() -> None:
+    agenda = make_agenda()
+
+    assert agenda.variants == tuple(VARIANTS)
+    assert agenda.operations == ("ping", "read", "create", "list")
+    assert agenda.seconds < 5 * 60
+
+
+def test_quick_measures_what_has_targets_in_under_a_minute() -> None:
+    agenda = make_agenda(quick=True)
+
+    assert agenda.variants == ("bare", "bare_again", "sampling_0.01", "sampling_1.0", "typical")
+    assert agenda.operations == ("ping", "read")
+    assert agenda.seconds < 60
+
+
+def test_many_routes_are_measured_where_finding_one_is_a_part_of_the_whole() -> None:
+    asked = make_agenda().asked
+
+    assert "bare_50_routes" in asked["ping"]
+    assert "bare_50_routes" not in asked["create"]
+    assert "bare_50_routes" not in asked["list"]
+
+
+def test_what_is_compared_with_is_always_measured() -> None:
+    assert make_agenda(variants="typical").variants == ("bare", "bare_again", "typical")
+    assert "bare_50_routes" in make_agenda(variants="typical_50_routes").variants
+
+
+def test_latency_is_measured_of_the_service_with_every_trace() -> None:
+    assert make_agenda().latency_variants == ("bare", "bare_again", "sampling_1.0")
+    assert make_agenda(variants="sampling_0.01").latency_variants == ()
+    assert make_agenda(operations="list,ping").latency_operations == ("ping",)
+
+
+def test_a_number_of_rounds_replaces_both() -> None:
+    agenda = make_agenda(quick=True, rounds=2)
+
+    assert agenda.rounds == agenda.latency_rounds == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"variants": "bare,nothing"}, "there is no variant 'nothing'; there are bare, bare_again"),
+        ({"operations": "delete"}, "there is no operation 'delete'; there are ping, read, create, list"),
+        ({"rounds": 0}, "at least one round"),
+        ({"rate": 0.0}, "more than nothing"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(WrongArgument, match=said):
+        make_agenda(**given)  # type: ignore[arg-type]
