@@ -185,7 +185,7 @@ class RequestContext:
         self.route = route_template(scope)
         if "path_params" in scope:
             self.path_parameters = scope["path_params"]
-        if getattr(self.connection, "disconnected", False) is True:
+        if self.client_has_left:
             self.gone = True
         self.scope = self.connection = None
 
@@ -193,8 +193,6 @@ class RequestContext:
 _FAILED: Final = 500
 
 _current: ContextVar[RequestContext | None] = ContextVar("glasshouse_request_context", default=None)
-
-
 _in_progress: Final[set[RequestContext]] = set()
 
 

@@ -141,7 +141,7 @@ def instrument_metrics(app: FastAPI, settings: MetricsSettings) -> None:
     publish_build_info(settings)
     # A creation timestamp for every counter would double the number of series.
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's
-    # Typed for the library's Info; RequestInfo is the one that RequestMetricsMiddleware makes.
+    # Typed for the library's Info; what they get is a RequestInfo.
     ours = cast("tuple[Callable[[Info], None], ...]", (_count_and_time, _measure_sizes))
     instrumentator = Instrumentator().add(*ours)
     instrumentations = instrumentator.instrumentations

@@ -25,7 +25,6 @@ class Later(Generic[T]):
     as MAX_UNSETTLED: the event loop must not wait for them. They should be small, since what is kept
     cannot be used for the next request.
 
-    Who reads what is made of them calls `settle` first.
     """
 
     def __init__(self, handle: Callable[[T], None]) -> None:
@@ -46,8 +45,12 @@ class Later(Generic[T]):
         """Handle what waits."""
         waiting, handle = self._waiting, self._handle
         with _settling:
-            while waiting:
-                handle(waiting.popleft())
+            try:
+                while waiting:
+                    handle(waiting.popleft())
+            finally:
+                if waiting:  # it did raise: the others have their turn the next time
+                    _unsettled.append(self)
 
     def forget(self) -> None:
         """Drop what waits: another process handles it."""

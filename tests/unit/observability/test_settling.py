@@ -71,6 +71,23 @@ def test_what_waited_when_its_loop_ended_is_not_lost() -> None:
     assert sorted(done) == ["of a loop that ended", "of another"]
 
 
+async def test_what_cannot_be_done_takes_nothing_else_along() -> None:
+    done: list[int] = []
+
+    def handle(thing: int) -> None:
+        if thing == 1:
+            raise ValueError(thing)
+        done.append(thing)
+
+    later = Later(handle)
+    for thing in range(4):
+        later.add(thing)
+    with pytest.raises(ValueError, match="1"):
+        settle()
+    settle()
+    assert done == [0, 2, 3]
+
+
 async def test_it_is_done_once_however_many_settle() -> None:
     done: list[int] = []
     later = Later(done.append)
