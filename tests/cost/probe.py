@@ -165,7 +165,9 @@ class Probe:
     def _settle(self) -> None:
         if not flush_logs(SECONDS):
             raise RuntimeError("the log is not written")
-        settling._timer_of = None  # so that each request starts one: whether one runs is a matter of time
+        settling._timer_of = (
+            None  # so that each request starts one: whether one runs is a matter of time
+        )
 
     def _lines(self, begin: int) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self._log.read_bytes()[begin:].splitlines()]
