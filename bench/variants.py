@@ -90,8 +90,7 @@ def _database(settings: Settings, *, routes: int) -> FastAPI:
     return app
 
 
-def _shares(name: str, share: float) -> dict[str, str]:
-    del name
+def _share(share: float) -> dict[str, str]:
     return {"OTEL_TRACES_SAMPLER_ARG": str(share)}
 
 
@@ -101,25 +100,25 @@ VARIANTS: Final = {
         Variant("bare", create_bare, "FastAPI with the same handlers and database"),
         Variant("bare_again", create_bare, "the same once more: the difference is noise"),
         Variant("sampling_0.01", _service, "the service, 1 % of traces",
-                environment=_shares("", 0.01), spans=0.01, lines=1),
+                environment=_share(0.01), spans=0.01, lines=1),
         Variant("sampling_0.1", _service, "the service, 10 % of traces",
-                environment=_shares("", 0.1), spans=0.1, lines=1),
+                environment=_share(0.1), spans=0.1, lines=1),
         Variant("sampling_1.0", _service, "the service, every trace",
-                environment=_shares("", 1.0), spans=1.0, lines=1),
+                environment=_share(1.0), spans=1.0, lines=1),
         Variant("only_ids", _ids, "request ids and context alone"),
         Variant("only_metrics", _metrics, "HTTP metrics alone"),
         Variant("only_logs", _logs, "the access line alone", lines=1),
         Variant("only_traces_0.01", _traces, "traces alone, 1 %",
-                environment=_shares("", 0.01), spans=0.01),
+                environment=_share(0.01), spans=0.01),
         Variant("only_traces_1.0", _traces, "traces alone, every one",
-                environment=_shares("", 1.0), spans=1.0),
+                environment=_share(1.0), spans=1.0),
         Variant("only_errors", _errors, "error tracking alone"),
         Variant("only_database", _database, "database insight alone"),
         Variant("typical", create_typical, "the same libraries, wired as templates do",
                 spans=1.0, lines=1),
         Variant("bare_50_routes", create_bare, "bare, 50 routes", routes=MANY),
         Variant("sampling_0.01_50_routes", _service, "the service, 1 %, 50 routes", routes=MANY,
-                environment=_shares("", 0.01), spans=0.01, lines=1),
+                environment=_share(0.01), spans=0.01, lines=1),
         Variant("typical_50_routes", create_typical, "typical, 50 routes", routes=MANY,
                 spans=1.0, lines=1),
     )

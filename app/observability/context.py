@@ -6,7 +6,11 @@ One context object exists per request (or job). It is shared by reference betwee
 the threads that serve synchronous handlers, so a value set deep inside a handler (the user id) is seen
 by the middleware outside.
 
-Must never do I/O, and must never hold anything secret: whatever is here is written to every signal.
+One layer (RequestContextMiddleware) looks at each request and its answer and notes here what happened;
+signals that tell of requests are told when one has ended (`observe_requests`).
+
+Must never do I/O. Ids are fit to be written to every signal; what a client has sent (path, parameters,
+user agent, address) is not, and is redacted by whoever shows it.
 """
 
 import hmac

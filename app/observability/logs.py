@@ -50,10 +50,7 @@ from app.observability.context import (
     current_trace_ids,
     observe_requests,
 )
-from app.observability.redaction import (
-    redact,
-    redact_text,
-)
+from app.observability.redaction import redact, redact_text
 from app.observability.settling import Later, settle
 
 if TYPE_CHECKING:

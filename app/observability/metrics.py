@@ -118,24 +118,6 @@ def telemetry_dropped(signal: str) -> Callable[[int], None]:
     return TELEMETRY_DROPPED.labels(signal).inc
 
 
-if not is_shared():  # a page that workers share reads values from files and calls no function
-    IN_PROGRESS.set_function(requests_in_progress)
-
-
-class _InProgress:
-    """Counts the requests that are being served, for a page that workers share."""
-
-    def __init__(self, app: "ASGIApp") -> None:
-        self.app = app
-
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        if scope["type"] != "http" or is_operational(scope["path"]):
-            await self.app(scope, receive, send)
-            return
-        with IN_PROGRESS.track_inprogress():
-            await self.app(scope, receive, send)
-
-
 def instrument_metrics(app: FastAPI, settings: MetricsSettings) -> None:
     """Measure every request of `app` and serve GET /metrics."""
     publish_build_info(settings)
@@ -164,6 +146,24 @@ def publish_build_info(settings: ServiceSettings) -> None:
 
 
 # Requests ---------------------------------------------------------------------------------------------
+
+if not is_shared():  # a page that workers share reads values from files and calls no function
+    IN_PROGRESS.set_function(requests_in_progress)
+
+
+class _InProgress:
+    """Counts the requests that are being served, for a page that workers share."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] != "http" or is_operational(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        with IN_PROGRESS.track_inprogress():
+            await self.app(scope, receive, send)
+
 
 _METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _OTHER_METHOD: Final = "OTHER"

@@ -252,9 +252,8 @@ def _provider() -> trace.TracerProvider:
 
 def _is_sampled() -> bool:
     span = trace.get_current_span()
-    if (
-        type(span) is _Unsampled
-    ):  # isinstance() asks an abstract class, which costs ten times as much
+    # isinstance() would ask an abstract class, which costs ten times as much.
+    if type(span) is _Unsampled:
         return False
     context = span.get_span_context()
     return context.is_valid and context.trace_flags.sampled

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from app.observability import cardinality, context, metrics
+from app.observability.context import RequestContext
 from app.observability.metrics import (
     MetricsSettings,
     instrument_metrics,
@@ -394,3 +395,19 @@ def test_the_page_of_several_workers_is_read_from_their_files(
     assert page.status_code == 200
     assert "python_info" in page.text
     assert "build_info" not in page.text, "no worker has written a file"
+
+
+def test_an_instrumentation_of_the_librarys_kind_is_told_of_the_request() -> None:
+    ended = RequestContext("request-1", "/v1/orders/{order_id}")
+    ended.method, ended.path, ended.answered, ended.seconds = "GET", "/v1/orders/7", 404, 0.25
+
+    info = metrics.RequestInfo(ended)
+
+    assert (info.method, info.modified_handler, info.modified_status) == (
+        "GET",
+        "/v1/orders/{order_id}",
+        "404",
+    )
+    assert info.modified_duration == info.modified_duration_without_streaming == 0.25
+    assert (info.request.method, info.request.url.path) == ("GET", "/v1/orders/7")
+    assert info.response.status_code == 404

@@ -31,6 +31,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.observability import context
 from app.observability.context import RequestContextMiddleware, current_context, current_trace_ids
 from app.observability.redaction import REDACTED
+from app.observability.server_spans import ServerSpans
 from app.observability.tracing import (
     MAX_ATTRIBUTE,
     MAX_QUEUED_SPANS,
@@ -191,13 +192,14 @@ def test_an_unsampled_request_has_ids_and_no_span() -> None:
     recorded.tracing.shutdown(60)
 
 
-def test_an_unsampled_request_skips_opentelemetrys_middleware(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("recorder", [OpenTelemetryMiddleware, ServerSpans])
+def test_an_unsampled_request_skips_what_records(
+    monkeypatch: pytest.MonkeyPatch, recorder: type
 ) -> None:
-    async def called(*_: object) -> None:
-        raise AssertionError("the middleware was called")
+    async def called(*_: object, **__: object) -> None:
+        raise AssertionError("the request was to be recorded")
 
-    monkeypatch.setattr(OpenTelemetryMiddleware, "__call__", called)
+    monkeypatch.setattr(recorder, "__call__", called)
     for unsampling in (Recorded(settings(0.0)).tracing, setup_tracing(settings(1.0))):
         with client_of(unsampling) as client:
             assert client.get("/v1/shop/orders/7").status_code == 200
