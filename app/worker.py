@@ -13,16 +13,18 @@ from functools import partial
 
 from fastapi import FastAPI
 from loguru import logger
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.infrastructure import outbox
+from app.infrastructure import idempotency, outbox
 from app.infrastructure.audit import record_use
 from app.infrastructure.audit_chain import SEAL_BATCH, audit_keys, sample_unsealed, seal
 from app.infrastructure.audit_configuration import recording_configuration
 from app.infrastructure.broker import Broker, create_broker
 from app.infrastructure.database import Database
-from app.infrastructure.idempotency import purge_expired
+from app.infrastructure.handover import REDELIVER_SECONDS, RELAY_SECONDS, HandOver
 from app.infrastructure.migrations import check_applied
 from app.infrastructure.redis import connect_redis
+from app.infrastructure.samples import Sample
 from app.infrastructure.shutdown import drain_on_sigterm
 from app.observability.business import set_active_users
 from app.observability.context import identify_requests
@@ -53,7 +55,7 @@ from app.telemetry import Telemetry
 from app.users import service as users
 
 CONSUMERS = (*orders_consumers.CONSUMERS, *payments_consumers.CONSUMERS)
-RELAY_BATCH = 100
+SAMPLE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 30.0
 """A round that keeps failing is tried this often: soon enough, and without drowning the log."""
 TIDY_SECONDS = 1.0
@@ -81,13 +83,21 @@ class Worker:
         self._slots = asyncio.Semaphore(settings.worker_concurrency)
         self._stopping = asyncio.Event()
         self._begun: set[asyncio.Task[None]] = set()
+        self._purged = 0
+        # What grows with the order book comes last: it may take longest, or fail.
+        self._samples = tuple(
+            map(Sample, (outbox.sample, sample_unsealed, sample_active, sample_paid, sample_orders))
+        )
         self.broker: Broker = create_broker(settings, self.deliver)
+        self._hand_over = HandOver(
+            database, self.broker, CONSUMERS, concurrency=settings.worker_concurrency
+        )
         self._periodic = (
-            Periodic("relay", self._relay, 0.2),
-            Periodic("redeliver", self._redeliver, 1.0),
+            Periodic("relay", self._hand_over.relay, RELAY_SECONDS),
+            Periodic("redeliver", self._hand_over.redeliver, REDELIVER_SECONDS),
             Periodic("reconcile", self._reconcile, 5.0),
             Periodic("seal", self._seal, 1.0),
-            Periodic("sample", self._sample, 5.0),
+            Periodic("sample", self._sample, SAMPLE_SECONDS),
             Periodic("purge", self._purge, 600.0),
         )
         declare_jobs((*self._consumers, *(periodic.task for periodic in self._periodic)))
@@ -124,45 +134,50 @@ class Worker:
         await asyncio.wait([task])
 
     async def _deliver_in_slot(self, delivery_id: uuid.UUID) -> None:
-        async with self._slots:
-            try:
+        try:
+            async with self._slots:
                 await self._deliver(delivery_id)
-            except Exception as error:  # noqa: BLE001 - noted in the outbox, which tries again
-                record_exception(error, where="job")
+        except Exception as error:  # noqa: BLE001 - noted in the outbox, which tries again
+            record_exception(error, where="job")
+        finally:
+            self._hand_over.finish(delivery_id)
 
     async def _deliver(self, delivery_id: uuid.UUID) -> None:
-        async with self._database.transaction() as session:
-            found = await outbox.read(session, delivery_id)
-        consumer = self._consumers.get(found.consumer) if found else None
-        if found is None or consumer is None:
-            return  # long gone, or meant for a newer version of this worker
-        message = found.message
-        with consume_span(message.topic, str(message.id), dict(message.headers)):
-            async with run_job(
-                consumer.name,
-                message_id=str(message.id),
-                request_id=message.headers.get("request_id", ""),
-                synthetic=outbox.is_synthetic_message(message),
-                attempt=found.attempts + 1,
-                on_error=lambda error: record_exception(error, where="job", task=consumer.name),
-            ) as run:
-                try:
-                    async with self._database.transaction() as session:
-                        delivery = await outbox.claim(session, delivery_id)
-                        if delivery is None:
-                            run.status = "duplicate"
-                            return
-                        await consumer.handle(session, message)
-                        outbox.finish(delivery)
-                except Exception as error:
-                    async with self._database.transaction() as session:
-                        state = await outbox.fail(session, delivery_id, error)
-                    if state is outbox.DeliveryState.DEAD:
-                        run.status = "dead"
-                        count_dead_letter(consumer.name)
-                    elif state is outbox.DeliveryState.RETRYING:
-                        count_retry(consumer.name)
-                    raise
+        async with AsyncExitStack() as stack:
+            # What the message brings, its trace among it, is not known before it is read: the transaction
+            # begins outside of what observes the run, and ends inside.
+            session = await stack.enter_async_context(self._database.transaction())
+            claimed = await outbox.claim_with_message(session, delivery_id)
+            found = claimed[1] if claimed else await outbox.read(session, delivery_id)
+            consumer = self._consumers.get(found.consumer) if found else None
+            if found is None or consumer is None:
+                return  # long gone, or meant for a newer version of this worker
+            message = found.message
+            with consume_span(message.topic, str(message.id), dict(message.headers)):
+                async with run_job(
+                    consumer.name,
+                    message_id=str(message.id),
+                    request_id=message.headers.get("request_id", ""),
+                    synthetic=outbox.is_synthetic_message(message),
+                    attempt=found.attempts + 1,
+                    on_error=lambda error: record_exception(error, where="job", task=consumer.name),
+                ) as run:
+                    if claimed is None:
+                        run.status = "duplicate"
+                        return
+                    try:
+                        async with stack.pop_all():
+                            await consumer.handle(session, message)
+                            outbox.finish(claimed[0])
+                    except Exception as error:
+                        async with self._database.transaction() as noting:
+                            state = await outbox.fail(noting, delivery_id, error)
+                        if state is outbox.DeliveryState.DEAD:
+                            run.status = "dead"
+                            count_dead_letter(consumer.name)
+                        elif state is outbox.DeliveryState.RETRYING:
+                            count_retry(consumer.name)
+                        raise
 
     async def _repeat(self, periodic: Periodic) -> None:
         """Run something until the worker stops; a failure is recorded, and the next round comes."""
@@ -184,20 +199,6 @@ class Worker:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
-    async def _relay(self) -> bool:
-        async with self._database.transaction() as session:
-            relayed, ids = await outbox.relay(session, consumers=CONSUMERS, limit=RELAY_BATCH)
-        for delivery_id in ids:
-            await self.broker.send(delivery_id)
-        return relayed == RELAY_BATCH
-
-    async def _redeliver(self) -> bool:
-        async with self._database.transaction() as session:
-            ids = await outbox.redeliver(session, limit=RELAY_BATCH)
-        for delivery_id in ids:
-            await self.broker.send(delivery_id)
-        return len(ids) == RELAY_BATCH
-
     async def _reconcile(self) -> bool:
         asked = await reconcile(self._database, self._provider)
         if asked:
@@ -210,23 +211,44 @@ class Worker:
         return sealed == SEAL_BATCH
 
     async def _sample(self) -> bool:
-        async with self._database.transaction() as session:
-            orders_kpis.set_current(await orders.count_by_status(session))
-            active, sessions = await users.count_active(session)
-            outbox.set_depth(*await outbox.depth(session))
-            await sample_unsealed(session)
-        for window, count in active.items():
-            set_active_users(window, count)
-        set_active_sessions(sessions)
+        for sample in self._samples:
+            await sample.take(self._database)
         return False
 
     async def _purge(self) -> bool:
-        async with self._database.transaction() as session:
-            purged = await purge_expired(session)
-            purged += await users.purge_sessions(session)
-            purged += await outbox.purge_finished(session)
-        logger.bind(type="job", task="purge", rows=purged).info("purged")
-        return False
+        """Delete one batch of each, in transactions of their own: locks are held for moments."""
+        is_more = False
+        for purge, batch in (
+            (idempotency.purge_expired, idempotency.PURGE_BATCH),
+            (users.purge_sessions, users.PURGE_BATCH),
+            (outbox.purge_finished, outbox.PURGE_BATCH),
+        ):
+            async with self._database.transaction() as session:
+                purged = await purge(session)
+            self._purged += purged
+            is_more |= purged == batch
+        if not is_more:
+            logger.bind(type="job", task="purge", rows=self._purged).info("purged")
+            self._purged = 0
+        return is_more
+
+
+async def sample_active(session: AsyncSession) -> None:
+    """Publish how many users were active, and how many sessions are good."""
+    active, sessions = await users.count_active(session)
+    for window, count in active.items():
+        set_active_users(window, count)
+    set_active_sessions(sessions)
+
+
+async def sample_paid(session: AsyncSession) -> None:
+    """Publish how many orders wait for fulfilment: few, and asked for even where the rest is many."""
+    orders_kpis.set_current(await orders.count_paid(session))
+
+
+async def sample_orders(session: AsyncSession) -> None:
+    """Publish how many orders there are in each status."""
+    orders_kpis.set_current(await orders.count_by_status(session))
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

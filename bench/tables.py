@@ -184,6 +184,10 @@ def _works(
 
         return run
 
+    async def sample() -> None:
+        for one in worker._samples:  # all of them, however seldom the worker would ask
+            await in_transaction(one.ask)()
+
     order_id = uuid.UUID(who.order_id)
     # Halfway down the list of somebody who has a tenth of all orders.
     place = Place(now() - size * SPACING / 2, uuid.UUID(int=0))
@@ -198,4 +202,5 @@ def _works(
             lambda session: orders.list_orders(session, user_id=user_id, limit=50, after=place)
         ),
         **{f"worker: {periodic.task}": periodic.run for periodic in worker._periodic},
+        "worker: sample": sample,
     }

@@ -1,10 +1,13 @@
 """Runs the migrations against the database of the settings: the same files on PostgreSQL and SQLite.
 
 On PostgreSQL an advisory lock lets one process migrate while the others wait, so that several replicas
-may be started at once. Statements have no time-out here: a migration may take its time.
+may be started at once. They ask for it again and again instead of waiting in a statement: an index that is
+built CONCURRENTLY waits for every statement that began before it, and would wait for theirs for ever.
+Statements have no time-out here: a migration may take its time. Each is a transaction of its own.
 """
 
 import asyncio
+import time
 from typing import Any, Literal
 
 from alembic import context
@@ -22,6 +25,7 @@ from app.infrastructure.database import Base, DatabaseSettings, UtcDateTime, pre
 
 _LOCK = 7_236_423_411
 """Any number that no other program takes: the name of the lock."""
+_ASK_AGAIN_SECONDS = 0.1
 
 
 def _render(kind: str, item: Any, autogen_context: AutogenContext) -> str | Literal[False]:
@@ -33,25 +37,34 @@ def _render(kind: str, item: Any, autogen_context: AutogenContext) -> str | Lite
 
 
 def _run(connection: Connection | None = None, *, url: str | None = None) -> None:
+    if connection is not None and connection.dialect.name == "postgresql":
+        _wait_for_turn(connection)
     context.configure(
         connection=connection,
         url=url,
         target_metadata=Base.metadata,
         render_item=_render,
         compare_type=True,
+        transaction_per_migration=True,
         literal_binds=url is not None,
         dialect_opts={"paramstyle": "named"} if url is not None else {},
     )
     with context.begin_transaction():
-        if context.get_context().dialect.name == "postgresql" and connection is not None:
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         context.run_migrations()
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    """Take the lock, which is the connection's until that ends, whatever it commits meanwhile."""
+    while not connection.scalar(text(f"SELECT pg_try_advisory_lock({_LOCK})")):
+        connection.rollback()
+        time.sleep(_ASK_AGAIN_SECONDS)
+    connection.commit()
 
 
 async def _run_online(url: str) -> None:
     prepare_directory(url)
     engine = create_async_engine(url)
-    async with engine.begin() as connection:
+    async with engine.connect() as connection:
         await connection.run_sync(_run)
     await engine.dispose()
 

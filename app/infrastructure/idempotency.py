@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import String, Text, delete
+from sqlalchemy import String, Text, delete, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -29,6 +29,8 @@ from app.observability.security import record_security_event
 Answer = TypeVar("Answer", bound=BaseModel)
 
 RETENTION = dt.timedelta(hours=24)
+PURGE_BATCH = 1000
+"""Keys deleted by one transaction."""
 
 
 class IdempotencyKeyReused(AppError):
@@ -122,13 +124,22 @@ async def claim(
 
 
 async def purge_expired(session: AsyncSession) -> int:
-    """Delete the keys whose time is over; return how many."""
-    result = await session.execute(
-        delete(IdempotencyRecord)
+    """Delete keys whose time is over, PURGE_BATCH at most; return how many."""
+    identity = (IdempotencyRecord.owner_id, IdempotencyRecord.operation, IdempotencyRecord.key)
+    expired = (
+        select(*identity)
         .where(IdempotencyRecord.expires_at < now())
-        .returning(IdempotencyRecord.key)
+        .order_by(IdempotencyRecord.expires_at)
+        .limit(PURGE_BATCH)
+        .with_for_update(skip_locked=True)
     )
-    return len(result.all())
+    deleted = await session.scalars(
+        delete(IdempotencyRecord)
+        .where(tuple_(*identity).in_(select(*expired.cte("expired").c)))
+        .returning(IdempotencyRecord.key)
+        .execution_options(synchronize_session=False)
+    )
+    return len(deleted.all())
 
 
 async def run_resumable(

@@ -5,7 +5,8 @@ The worker's relay turns each event into one delivery per consumer and hands tho
 consumer's effects and the mark "done" are committed together. A delivery that was handed over but not
 done within its lease is handed over again, so the promise "at least once" ends at consumption, not at
 publication: a broker that forgets, a worker that is killed or a lost acknowledgement delay a message,
-and cannot lose it. The row lock and the mark make the effects happen once.
+and cannot lose it. The row lock and the mark make the effects happen once. How many are handed over at a
+time is for handover.py to say: an event that no relay has seen may wait here as long as it must.
 
 Any number of relays and workers may run: FOR UPDATE SKIP LOCKED gives each row to one of them.
 (Source of the pattern: microservices.io, "Transactional outbox" and "Idempotent consumer".)
@@ -13,13 +14,26 @@ Any number of relays and workers may run: FOR UPDATE SKIP LOCKED gives each row 
 
 import datetime as dt
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from prometheus_client import Gauge
-from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint, delete, func, select
+from sqlalchemy import (
+    JSON,
+    ForeignKey,
+    Index,
+    Select,
+    String,
+    UniqueConstraint,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -34,6 +48,8 @@ MAX_ATTEMPTS = 6
 
 KEEP = dt.timedelta(days=7)
 """How long finished messages stay, for whoever has to find out what happened."""
+PURGE_BATCH = 1000
+"""Messages deleted by one transaction: it stays short, however much there is to delete."""
 
 outbox_messages = Gauge(
     "outbox_messages",
@@ -81,6 +97,12 @@ Index(
     postgresql_where=OutboxMessage.published_at.is_(None),
     sqlite_where=OutboxMessage.published_at.is_(None),
 )
+Index(
+    "ix_outbox_messages_published",
+    OutboxMessage.published_at,
+    postgresql_where=OutboxMessage.published_at.is_not(None),
+    sqlite_where=OutboxMessage.published_at.is_not(None),
+)
 
 
 class OutboxDelivery(Base):
@@ -102,13 +124,25 @@ class OutboxDelivery(Base):
     last_error: Mapped[str | None] = mapped_column(String(200))
 
 
-_OPEN = (DeliveryState.QUEUED, DeliveryState.RETRYING)
+# Written into the statements, never sent as parameters: a plan made before the values are known cannot
+# use a partial index, and nearly every row of this table is done.
+_QUEUED = literal_column(f"'{DeliveryState.QUEUED}'", String)
+_RETRYING = literal_column(f"'{DeliveryState.RETRYING}'", String)
+_DEAD = literal_column(f"'{DeliveryState.DEAD}'", String)
+_IS_OPEN = OutboxDelivery.state.in_((_QUEUED, _RETRYING))
+_IS_DEAD = OutboxDelivery.state == _DEAD
 
 Index(
     "ix_outbox_deliveries_open",
     OutboxDelivery.due_at,
-    postgresql_where=OutboxDelivery.state.in_(_OPEN),
-    sqlite_where=OutboxDelivery.state.in_(_OPEN),
+    postgresql_where=_IS_OPEN,
+    sqlite_where=_IS_OPEN,
+)
+Index(
+    "ix_outbox_deliveries_dead",
+    OutboxDelivery.finished_at,
+    postgresql_where=_IS_DEAD,
+    sqlite_where=_IS_DEAD,
 )
 
 
@@ -186,52 +220,95 @@ async def relay(
 
     Hand them over after the commit: a crash in between leaves rows whose lease will run out.
     """
-    messages = await session.scalars(
-        select(OutboxMessage)
+    moment = now()
+    oldest = (
+        select(OutboxMessage.id)
         .where(OutboxMessage.published_at.is_(None))
         .order_by(OutboxMessage.created_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("oldest")
     )
-    moment = now()
-    ids: list[uuid.UUID] = []
-    events = messages.all()
-    for message in events:
-        message.published_at = moment
-        for consumer in consumers:
-            if consumer.topic == message.topic:
-                delivery_id = uuid.uuid4()
-                ids.append(delivery_id)
-                session.add(
-                    OutboxDelivery(
-                        id=delivery_id,
-                        message_id=message.id,
-                        consumer=consumer.name,
-                        state=DeliveryState.QUEUED,
-                        due_at=moment + LEASE,
-                        created_at=moment,
-                    )
-                )
-    return len(events), ids
+    found = await session.execute(
+        update(OutboxMessage)
+        .where(OutboxMessage.id.in_(select(oldest.c.id)))
+        .values(published_at=moment)
+        .returning(OutboxMessage.id, OutboxMessage.topic)
+        .execution_options(synchronize_session=False)
+    )
+    events = found.all()
+    deliveries: list[dict[str, Any]] = [
+        {
+            "id": uuid.uuid4(),
+            "message_id": message_id,
+            "consumer": consumer.name,
+            "state": DeliveryState.QUEUED,
+            "due_at": moment + LEASE,
+            "created_at": moment,
+        }
+        for message_id, topic in events
+        for consumer in consumers
+        if consumer.topic == topic
+    ]
+    if deliveries:
+        await session.execute(insert(OutboxDelivery), deliveries)
+    return len(events), [delivery["id"] for delivery in deliveries]
 
 
 async def redeliver(session: AsyncSession, *, limit: int) -> list[uuid.UUID]:
-    """Renew the lease of up to `limit` deliveries that are due again; return their ids.
+    """Give a new lease to up to `limit` deliveries that are due again; return their ids.
 
     Due are those whose back-off after a failure is over and those that were handed over, yet never
     finished. A delivery that a worker is busy with is locked by it, and so skipped here.
     """
-    due = await session.scalars(
-        select(OutboxDelivery)
-        .where(OutboxDelivery.state.in_(_OPEN), OutboxDelivery.due_at <= now())
+    due = (
+        select(OutboxDelivery.id)
+        .where(_IS_OPEN, OutboxDelivery.due_at <= now())
         .order_by(OutboxDelivery.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    deliveries = due.all()
-    for delivery in deliveries:
-        delivery.due_at = now() + LEASE
-    return [delivery.id for delivery in deliveries]
+    return await _lease(session, due)
+
+
+async def renew(session: AsyncSession, ids: Collection[uuid.UUID]) -> None:
+    """Prolong the lease of deliveries that wait with a living worker; what one is busy with needs none."""
+    waiting = (
+        select(OutboxDelivery.id)
+        .where(OutboxDelivery.id.in_(_padded(ids)), OutboxDelivery.state == _QUEUED)
+        .with_for_update(skip_locked=True)
+    )
+    await _lease(session, waiting)
+
+
+async def _lease(session: AsyncSession, chosen: Select[uuid.UUID]) -> list[uuid.UUID]:
+    # A CTE that locks is evaluated once; a subquery with a limit might be again for each row.
+    leased_now = await session.scalars(
+        update(OutboxDelivery)
+        .where(OutboxDelivery.id.in_(select(chosen.cte("chosen").c.id)))
+        .values(state=_QUEUED, due_at=now() + LEASE)
+        .returning(OutboxDelivery.id)
+        .execution_options(synchronize_session=False)
+    )
+    return list(leased_now.all())
+
+
+async def leased(session: AsyncSession, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Return which of `ids` are still with the broker or a worker, and their lease not over."""
+    found = await session.scalars(
+        select(OutboxDelivery.id).where(
+            OutboxDelivery.id.in_(_padded(ids)),
+            OutboxDelivery.state == _QUEUED,
+            OutboxDelivery.due_at > now(),
+        )
+    )
+    return set(found.all())
+
+
+def _padded(ids: Collection[uuid.UUID]) -> list[uuid.UUID]:
+    """Repeat an id up to the next power of two: few statements, each prepared once."""
+    several = list(ids)
+    return several + several[:1] * ((1 << (len(several) - 1).bit_length()) - len(several))
 
 
 async def read(session: AsyncSession, delivery_id: uuid.UUID) -> Found | None:
@@ -257,10 +334,28 @@ async def claim(session: AsyncSession, delivery_id: uuid.UUID) -> OutboxDelivery
     """Lock a delivery for this transaction, or return None when it is finished or someone's."""
     delivery: OutboxDelivery | None = await session.scalar(
         select(OutboxDelivery)
-        .where(OutboxDelivery.id == delivery_id, OutboxDelivery.state.in_(_OPEN))
+        .where(OutboxDelivery.id == delivery_id, _IS_OPEN)
         .with_for_update(skip_locked=True)
     )
     return delivery
+
+
+async def claim_with_message(
+    session: AsyncSession, delivery_id: uuid.UUID
+) -> tuple[OutboxDelivery, Found] | None:
+    """Do what `claim` does and what `read` does, in one statement; None where `claim` returns it."""
+    row = (
+        await session.execute(
+            select(OutboxDelivery, OutboxMessage)
+            .join(OutboxMessage, OutboxMessage.id == OutboxDelivery.message_id)
+            .where(OutboxDelivery.id == delivery_id, _IS_OPEN)
+            .with_for_update(skip_locked=True, of=OutboxDelivery)
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    delivery, message = row
+    return delivery, Found(delivery.consumer, delivery.attempts, _read(message))
 
 
 def finish(delivery: OutboxDelivery) -> None:
@@ -296,7 +391,7 @@ async def list_dead(session: AsyncSession, *, limit: int) -> list[tuple[OutboxDe
     rows = await session.execute(
         select(OutboxDelivery, OutboxMessage)
         .join(OutboxMessage, OutboxMessage.id == OutboxDelivery.message_id)
-        .where(OutboxDelivery.state == DeliveryState.DEAD)
+        .where(_IS_DEAD)
         .order_by(OutboxDelivery.finished_at.desc())
         .limit(limit)
     )
@@ -306,9 +401,7 @@ async def list_dead(session: AsyncSession, *, limit: int) -> list[tuple[OutboxDe
 async def replay_dead(session: AsyncSession) -> int:
     """Give every dead letter a fresh set of attempts; return how many there were."""
     dead = await session.scalars(
-        select(OutboxDelivery)
-        .where(OutboxDelivery.state == DeliveryState.DEAD)
-        .with_for_update(skip_locked=True)
+        select(OutboxDelivery).where(_IS_DEAD).with_for_update(skip_locked=True)
     )
     deliveries = dead.all()
     for delivery in deliveries:
@@ -340,16 +433,22 @@ async def depth(session: AsyncSession) -> tuple[dict[str, int], float]:
         # The message's age, not the delivery's: a relay that was away for an hour hides nothing.
         select(OutboxDelivery.state, func.count(), func.min(OutboxMessage.created_at))
         .join(OutboxMessage, OutboxMessage.id == OutboxDelivery.message_id)
-        .where(OutboxDelivery.state != DeliveryState.DONE)
+        .where(_IS_OPEN)
         .group_by(OutboxDelivery.state)
     )
     for state, count, created_at in rows:
         counts[state] = count
-        if state != DeliveryState.DEAD:
-            oldest.append(created_at)
+        oldest.append(created_at)
+    dead = await session.scalar(select(func.count()).select_from(OutboxDelivery).where(_IS_DEAD))
+    counts["dead"] = dead or 0
     moments = [moment for moment in oldest if moment is not None]
     age = (now() - min(moments)).total_seconds() if moments else 0.0
     return counts, max(0.0, age)
+
+
+async def sample(session: AsyncSession) -> None:
+    """Find the depth and publish it."""
+    set_depth(*await depth(session))
 
 
 def set_depth(counts: Mapping[str, int], oldest_age_seconds: float) -> None:
@@ -360,18 +459,24 @@ def set_depth(counts: Mapping[str, int], oldest_age_seconds: float) -> None:
 
 
 async def purge_finished(session: AsyncSession) -> int:
-    """Delete events that were published KEEP ago and have no unfinished or dead delivery."""
-    unfinished = (
-        select(OutboxDelivery.id)
-        .where(
-            OutboxDelivery.message_id == OutboxMessage.id,
-            OutboxDelivery.state != DeliveryState.DONE,
-        )
-        .exists()
+    """Delete events that were published KEEP ago and have no unfinished or dead delivery.
+
+    Returns:
+        How many: PURGE_BATCH at most, the oldest first. Then there may be more.
+    """
+    delivery = select(OutboxDelivery.id).where(OutboxDelivery.message_id == OutboxMessage.id)
+    # Each by its own index: "not done" has none, and would be looked for in all that is done.
+    is_open, is_dead = delivery.where(_IS_OPEN).exists(), delivery.where(_IS_DEAD).exists()
+    old = (
+        select(OutboxMessage.id)
+        .where(OutboxMessage.published_at < now() - KEEP, ~is_open, ~is_dead)
+        .order_by(OutboxMessage.published_at)
+        .limit(PURGE_BATCH)
+        .with_for_update(skip_locked=True)
     )
-    deleted = await session.execute(
+    deleted = await session.scalars(
         delete(OutboxMessage)
-        .where(OutboxMessage.published_at < now() - KEEP, ~unfinished)
+        .where(OutboxMessage.id.in_(select(old.cte("old").c.id)))
         .returning(OutboxMessage.id)
         .execution_options(synchronize_session=False)
     )

@@ -7,7 +7,6 @@ from prometheus_client import Gauge
 from app.money import Currency, major_units
 from app.observability.business import KpiCounter, KpiHistogram, count_funnel_step
 from app.observability.error_tracking import add_breadcrumb
-from app.orders.states import OrderStatus
 
 orders_created_total = KpiCounter("orders_created_total", "Orders created.", ["currency"])
 order_value = KpiHistogram(
@@ -38,6 +37,6 @@ def count_created(*, currency: str, total_amount: int) -> None:
 
 
 def set_current(counts: Mapping[str, int]) -> None:
-    """Set how many orders are in each status; a status without orders is 0, not absent."""
-    for status in OrderStatus:
-        orders_current.labels(status).set(counts.get(status, 0))
+    """Set how many orders are in each status that was counted; the others stay as they were."""
+    for status, count in counts.items():
+        orders_current.labels(status).set(count)

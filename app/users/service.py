@@ -37,6 +37,8 @@ LOCKOUT = dt.timedelta(minutes=15)
 SEEN_EVERY = dt.timedelta(minutes=10)
 """`last_seen_at` is this coarse: active users are counted by the day, and each write costs."""
 
+PURGE_BATCH = 1000
+"""Sessions deleted by one transaction."""
 KEEP_SESSIONS = dt.timedelta(days=30)
 
 
@@ -326,10 +328,17 @@ def of_synthetic(user_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[boo
 
 
 async def purge_sessions(session: AsyncSession) -> int:
-    """Delete sessions that ended a month ago; return how many."""
-    deleted = await session.execute(
-        delete(UserSession)
+    """Delete sessions that ended a month ago, PURGE_BATCH at most; return how many."""
+    old = (
+        select(UserSession.id)
         .where(UserSession.expires_at < now() - KEEP_SESSIONS)
+        .order_by(UserSession.expires_at)
+        .limit(PURGE_BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    deleted = await session.scalars(
+        delete(UserSession)
+        .where(UserSession.id.in_(select(old.cte("old").c.id)))
         .returning(UserSession.id)
         .execution_options(synchronize_session=False)
     )

@@ -116,7 +116,7 @@ def test_a_password_with_any_character_reaches_the_database(postgres_database: s
     assert "orders" in schema(postgres_database)
 
 
-LOCKED = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+CONNECTED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
 
 
 @pytest.fixture
@@ -145,12 +145,14 @@ async def test_two_processes_that_migrate_at_once_both_succeed(
 ) -> None:
     lock = int(_constant("_LOCK"))
     engine = create_async_engine(postgres_database)
+    # A transaction would see the same connections again and again.
+    engine = engine.execution_options(isolation_level="AUTOCOMMIT")
     async with engine.connect() as gate, engine.connect() as window:
         # Both are held at the gate, so that they run at once on any machine.
         await gate.execute(text(f"SELECT pg_advisory_lock({lock})"))
         migrators += [start_migration(postgres_database, tmp_path) for _ in range(2)]
         async with asyncio.timeout(WITHIN_SECONDS):
-            while (await window.execute(text(LOCKED))).scalar() != 2:
+            while (await window.execute(text(CONNECTED))).scalar() != 2 + len(migrators):
                 assert all(process.poll() is None for process in migrators)
                 await asyncio.sleep(0.05)
         await gate.execute(text(f"SELECT pg_advisory_unlock({lock})"))
@@ -205,3 +207,47 @@ async def test_the_service_goes_on_while_a_newer_version_is_rolled_out(
         answer = await service.http.get("/health/ready")
     assert answer.status_code == 200
     assert "migrations" not in answer.json()["failed"]
+
+
+WAITS_FOR_WRITERS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock' AND datname = current_database()
+"""
+WRITE = """
+    INSERT INTO outbox_messages (id, topic, payload, headers, created_at)
+    VALUES (gen_random_uuid(), 't', '{}', '{}', now())
+"""
+
+
+async def test_indexes_are_built_while_the_service_goes_on_writing(
+    postgres_database: str,
+) -> None:
+    await asyncio.to_thread(migrate, postgres_database, "0003")
+    engine = create_async_engine(postgres_database)
+    watching = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with engine.connect() as busy, watching.connect() as window:
+        await busy.execute(text(WRITE))
+        migration = asyncio.create_task(asyncio.to_thread(migrate, postgres_database))
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while not (await window.execute(text(WAITS_FOR_WRITERS))).scalar():
+                assert not migration.done()
+                await asyncio.sleep(0.05)
+        # Behind an index that locks the table out, this would wait until it is built.
+        await window.execute(text("SET lock_timeout = '3s'"))
+        await window.execute(text(WRITE))
+        await busy.commit()
+        await migration
+        written = await window.scalar(text("SELECT count(*) FROM outbox_messages"))
+    await engine.dispose()
+    assert written == 2
+
+
+def test_an_index_that_was_left_invalid_is_built_anew(postgres_database: str) -> None:
+    migrate(postgres_database, "0003")
+    execute(
+        postgres_database,
+        "CREATE INDEX ix_outbox_deliveries_dead ON outbox_deliveries (state)",
+    )
+    migrate(postgres_database)
+    found = schema(postgres_database)["outbox_deliveries"]["indexes"]
+    assert ("ix_outbox_deliveries_dead", ("finished_at",), False) in found

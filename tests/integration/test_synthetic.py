@@ -200,8 +200,11 @@ async def test_samples_leave_out_what_belongs_to_flagged_accounts(service: Servi
     async with database.transaction() as session:
         active, sessions = await users.count_active(session)
         found = dict(await orders.count_by_status(session))
+        await session.execute(text("UPDATE orders SET status = 'paid'"))
+        paid = dict(await orders.count_paid(session))
     assert active == {"1d": 1, "7d": 1, "30d": 1}
-    assert found == {"pending": 1}
+    assert found == {"pending": 1, "paid": 0, "fulfilled": 0, "cancelled": 0, "refunded": 0}
+    assert paid == {"paid": 1}
     assert sessions == 3  # a matter of security
 
 

@@ -24,13 +24,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import app.worker
 from app.infrastructure import broker as broker_module
 from app.infrastructure import outbox
-from app.infrastructure.broker import create_broker
+from app.infrastructure.broker import StreamBroker, create_broker
 from app.infrastructure.database import Database, now
+from app.infrastructure.handover import DEPTH
 from app.infrastructure.outbox import Consumer, Message, OutboxDelivery, OutboxMessage
 from app.observability.context import RequestContext, bind_context, current_context
 from app.payments.provider import PaymentProvider
 from app.settings import Settings
 from app.worker import Worker
+from bench.burst import CONSUMERS as BURST_CONSUMERS
+from bench.burst import write_burst
 from tests.provider import RunningProvider
 from tests.service import open_service, start_process, test_settings
 from tests.tools import RedisServer
@@ -315,13 +318,18 @@ async def test_what_the_broker_repeats_has_no_effect_and_is_counted_as_a_duplica
         await kitchen.until_states(done=1)
         duplicates = processed("serve_cup", "duplicate")
         (delivery,) = await kitchen.deliveries()
-        await worker.broker.send(delivery.id)
-        await worker.broker.send(delivery.id)
 
-        async def noticed() -> bool:
-            return processed("serve_cup", "duplicate") == duplicates + 2
+        async def gone() -> bool:
+            return not worker.broker.waiting()  # the one in memory takes nothing that it has
 
-        await kitchen.until(noticed)
+        for number in (1, 2):
+            await kitchen.until(gone)
+            await worker.broker.send(delivery.id)
+
+            async def noticed(times: int = number) -> bool:
+                return processed("serve_cup", "duplicate") == duplicates + times
+
+            await kitchen.until(noticed)
     assert await kitchen.served() == Counter([0])
     (still,) = await kitchen.deliveries()
     assert (still.state, still.attempts) == ("done", 1)
@@ -709,3 +717,182 @@ async def test_the_worker_process_writes_the_originating_request_into_its_job_li
         lines = [line for line in worker.log().splitlines() if '"Job finished"' in line]
     assert len(lines) == 2
     assert all('"request_id":"the-paying-request"' in line for line in lines)
+
+
+@pytest_asyncio.fixture
+async def postgres_kitchen(postgres_service_database: str) -> AsyncIterator[Kitchen]:
+    """PostgreSQL with the broker in memory: each worker has one of its own."""
+    settings = test_settings(postgres_service_database)
+    database = Database(settings)
+    yield Kitchen(settings, database)
+    await database.dispose()
+
+
+@pytest.mark.parametrize("broker", ["memory", "redis"])
+async def test_a_burst_that_takes_longer_than_the_lease_is_handled_without_a_duplicate(
+    shared_kitchen: Kitchen, hire: Hire, monkeypatch: pytest.MonkeyPatch, broker: str
+) -> None:
+    lease = dt.timedelta(seconds=4)
+    monkeypatch.setattr(outbox, "LEASE", lease)
+
+    async def serve_slowly(session: AsyncSession, message: Message) -> None:
+        await asyncio.sleep(0.1)
+        await serve(session, message)
+
+    hire(serve_cup=serve_slowly)
+    duplicates = processed("serve_cup", "duplicate")
+    cups = 60
+    began = now()
+    await shared_kitchen.brew(cups)
+    changes = {"redis_url": None} if broker == "memory" else {}
+    async with shared_kitchen.worker(worker_concurrency=1, **changes):
+        await shared_kitchen.until_states(done=cups)
+    assert now() - began > lease * 1.25, "or nothing was shown"
+    assert await shared_kitchen.served() == Counter(range(cups))
+    assert processed("serve_cup", "duplicate") == duplicates
+
+
+async def test_what_waits_in_the_memory_of_a_living_worker_is_not_handed_to_another(
+    postgres_kitchen: Kitchen, hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "LEASE", dt.timedelta(seconds=3))
+    monkeypatch.setattr(app.worker, "REDELIVER_SECONDS", 0.1)
+    full, go_on = asyncio.Event(), asyncio.Event()
+
+    async def serve_late(session: AsyncSession, message: Message) -> None:
+        full.set()
+        await go_on.wait()
+        await serve(session, message)
+
+    hire(serve_cup=serve_late)
+    duplicates = processed("serve_cup", "duplicate")
+    await postgres_kitchen.brew(5)
+    async with postgres_kitchen.worker(worker_concurrency=1):
+        await full.wait()
+        async with postgres_kitchen.worker(worker_concurrency=1):
+            over = max(row.due_at for row in await postgres_kitchen.deliveries())
+
+            async def lease_is_over() -> bool:
+                return now() > over + dt.timedelta(seconds=0.5)
+
+            await postgres_kitchen.until(lease_is_over)
+            go_on.set()
+            await postgres_kitchen.until_states(done=5)
+    assert await postgres_kitchen.served() == Counter(range(5))
+    assert processed("serve_cup", "duplicate") == duplicates
+
+
+@pytest.mark.parametrize("taken", [0, 2])
+async def test_a_batch_that_broke_off_is_sent_again_without_waiting_for_its_lease(
+    shared_kitchen: Kitchen, hire: Hire, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    monkeypatch.setattr(outbox, "LEASE", dt.timedelta(hours=1))
+    hire()
+    await shared_kitchen.brew(5)
+    send, failed = StreamBroker.send, False
+
+    async def break_off_once(self: StreamBroker, *delivery_ids: uuid.UUID) -> None:
+        nonlocal failed
+        if not failed:
+            failed = True
+            await send(self, *delivery_ids[:taken])
+            raise redis.exceptions.ConnectionError
+        await send(self, *delivery_ids)
+
+    monkeypatch.setattr(StreamBroker, "send", break_off_once)
+    async with shared_kitchen.worker():
+        await shared_kitchen.until_states(done=5)
+    assert failed
+    assert await shared_kitchen.served() == Counter(range(5))
+
+
+async def test_what_the_broker_could_not_take_is_handled_as_soon_as_it_is_back(
+    fragile_kitchen: Kitchen,
+    hire: Hire,
+    private_redis: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outbox, "LEASE", dt.timedelta(hours=1))
+    hire()
+    failures = processed("relay", "failed")
+    async with fragile_kitchen.worker(worker_concurrency=1):
+        await asyncio.to_thread(private_redis.stop)
+        await fragile_kitchen.brew(30)
+
+        async def relay_has_failed_again() -> bool:
+            return processed("relay", "failed") >= failures + 2
+
+        await fragile_kitchen.until(relay_has_failed_again)
+        assert (await fragile_kitchen.states()).total() == DEPTH, "the others wait without a lease"
+        await asyncio.to_thread(private_redis.start)
+        await fragile_kitchen.until_states(done=30)
+    assert await fragile_kitchen.served() == Counter(range(30))
+
+
+async def test_a_worker_that_is_killed_with_its_queue_full_loses_nothing(
+    postgres_kitchen: Kitchen, provider: RunningProvider, tmp_path: Path
+) -> None:
+    captured, consumers = 50, len(BURST_CONSUMERS)
+    database = postgres_kitchen.database
+    await write_burst(database.engine, captured)
+    worker = start_process(
+        "worker",
+        tmp_path,
+        database_url=postgres_kitchen.settings.database_url,
+        provider_url=provider.url,
+        WORKER_CONCURRENCY="4",
+    )
+    with worker:
+        async with database.transaction() as session:
+            # Its slots wait for these.
+            await session.execute(text("SELECT 1 FROM orders FOR UPDATE"))
+            await session.execute(text("SELECT 1 FROM payments FOR UPDATE"))
+            await session.execute(text("LOCK TABLE receipts"))
+
+            async def is_full() -> bool:
+                return (await postgres_kitchen.states()).total() == 4 * DEPTH
+
+            await postgres_kitchen.until(is_full)
+            await asyncio.to_thread(worker.kill)
+        assert "done" not in await postgres_kitchen.states()
+        await asyncio.to_thread(worker.start)
+        await postgres_kitchen.until_states(hurry=True, done=captured * consumers)
+    async with database.transaction() as session:
+        assert await session.scalar(text("SELECT count(*) FROM receipts")) == captured
+        paid = text("SELECT count(*) FROM orders WHERE status <> 'fulfilled'")
+        assert await session.scalar(paid) == 0
+
+
+async def test_a_purge_deletes_all_that_is_old_in_small_transactions(
+    kitchen: Kitchen, hire: Hire, monkeypatch: pytest.MonkeyPatch, log_records: list[dict[str, Any]]
+) -> None:
+    monkeypatch.setattr(outbox, "PURGE_BATCH", 10)
+    hire()
+    old = now() - outbox.KEEP - dt.timedelta(hours=1)
+    async with kitchen.database.transaction() as session:
+        session.add_all(
+            OutboxMessage(
+                topic="tea.drunk", payload={}, headers={}, created_at=old, published_at=old
+            )
+            for _ in range(25)
+        )
+    commits: list[int] = []
+    purge = outbox.purge_finished
+
+    async def noted(session: AsyncSession) -> int:
+        commits.append(await purge(session))
+        return commits[-1]
+
+    monkeypatch.setattr(outbox, "purge_finished", noted)
+
+    def lines() -> list[dict[str, Any]]:
+        return [record for record in log_records if record["message"] == "purged"]
+
+    async with kitchen.worker():
+
+        async def purged() -> bool:
+            return bool(lines())
+
+        await kitchen.until(purged)
+    assert commits == [10, 10, 5]
+    assert [line["extra"]["rows"] for line in lines()] == [25], "one line for all of it"
