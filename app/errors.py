@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.observability.context import (
+    RequestContext,
     current_context,
     current_trace_ids,
     request_context,
@@ -219,34 +220,41 @@ class UnhandledErrorMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        context = request_context(scope)
-        started = False
-
-        async def observe_start(message: "Message") -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        def has_begun() -> bool:
-            return started if context is None else context.answered != 0
-
+        answer: RequestContext | _Answer | None = request_context(scope)
+        if answer is None:  # nobody else looks at it
+            answer = _Answer(send)
+            send = answer.pass_on
         try:
-            await self.app(scope, receive, observe_start if context is None else send)
+            await self.app(scope, receive, send)
         except Exception as error:
             if not isinstance(error, AppError):
                 record_request_error(error, scope)
-            if has_begun():
+            if answer.answered:
                 raise
             told = error if isinstance(error, AppError) else AppError("The error was recorded.")
             await respond_to(told, path=scope["path"])(scope, receive, send)
         except asyncio.CancelledError:
             # The server ends and has waited long enough. What was begun may have happened: an
             # idempotency key makes the retry safe.
-            if not has_begun():
+            if not answer.answered:
                 with suppress(Exception):
                     told = ServiceUnavailable("The service is stopping; the outcome is not known.")
                     await respond_to(told, path=scope["path"])(scope, receive, send)
             raise
+
+
+class _Answer:
+    """Notes whether an answer has begun."""
+
+    def __init__(self, send: "Send") -> None:
+        self._send = send
+        self.answered = 0
+        """Its status; 0 before that."""
+
+    async def pass_on(self, message: "Message") -> None:
+        if message["type"] == "http.response.start":
+            self.answered = message["status"]
+        await self._send(message)
 
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]

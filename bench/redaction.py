@@ -57,7 +57,7 @@ def access(number: int, *, user_agent: str = BROWSER, path: str = "") -> bytes:
     context.user_agent = user_agent.encode()
     context.answered, context.seconds = 200, 0.003217
     context.database.statements, context.database.seconds = 3, 0.001903
-    return _access_line("INFO", context, 1.0)
+    return _access_line(context, 200, 1.0)
 
 
 def nasty_access(number: int) -> bytes:

@@ -7,7 +7,7 @@ written, and where to. Must never show what redaction.py would take out.
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import orjson
 
@@ -65,45 +65,46 @@ class AccessLine:
 
     def __init__(self, service: Mapping[str, str], *, logger: str) -> None:
         """`service` is what every line says of the service; `logger` who says it."""
-        self._heads = {
-            level: "".join(
+        self._served, self._failed = (
+            "".join(
                 f',"{name}":{_quoted(value)}'
                 for name, value in (
                     {"level": level, "message": SERVED, "logger": logger} | dict(service)
                 ).items()
             )
             for level in ("INFO", "ERROR")
-        }
+        )
 
-    def __call__(self, level: str, context: RequestContext, rate: float) -> bytes:
-        """Return the line of a request that has ended, with its end: INFO or ERROR, in UTF-8."""
-        client, user = context.client, context.user_id
+    def __call__(self, context: RequestContext, status: int, rate: float) -> bytes:
+        """Return the line of a request that has ended with `status`, and its end, in UTF-8."""
         seconds, milliseconds = divmod(int(context.ended * 1000), 1000)
         trace_id, span_id = context.trace_ids
-        asked = _asked(context.method, context.route)
-        path = asked.path if context.path == context.route else _quoted(_path(context))
+        asked, path = _asked(context.method, context.route, context.synthetic)
+        if context.path != context.route:
+            path = _quoted(_path(context))
         database = context.used_database
-        spent = _NO_DATABASE if database is None else _spent(database)
         line = (
-            f'{{"timestamp":"{second_of(seconds)}.{milliseconds:03d}Z"{self._heads[level]}'
+            f'{{"timestamp":"{second_of(seconds)}.{milliseconds:03d}Z'
+            f'"{self._served if status < _SERVER_ERROR else self._failed}'
             f',"trace_id":"{trace_id}","span_id":"{span_id}","request_id":"{context.request_id}"'
-            f',"user_id":{_quoted(user) if user else _EMPTY},"type":"http_request"'
-            f'{_SYNTHETIC if context.synthetic else ""},{asked.text},"path":{path}'
-            f',"status":{context.status},"duration_ms":{context.seconds * 1000:.3f},{spent}'
-            f',"sample_rate":{rate},"client_ip":"{redact_address(client[0]) if client else ""}"'
-            f',"user_agent":{_agent(context.user_agent)}}}\n'
+            f',"user_id":{_quoted(context.user_id) if context.user_id else _EMPTY}{asked}{path}'
+            f',"status":{status},"duration_ms":{context.seconds * 1000:.3f}'
+            f"{_NO_DATABASE if database is None else _spent(database)}"
+            f',"sample_rate":{rate},"client_ip":"{_network(context.client)}'
+            f'","user_agent":{_agent(context.user_agent)}}}\n'
         )
         return line.encode()
 
 
+_SERVER_ERROR: Final = 500
 _EMPTY: Final = '""'
-_NO_DATABASE: Final = '"db_statements":0,"db_duration_ms":0.0,"db_wait_ms":0.0'
+_NO_DATABASE: Final = ',"db_statements":0,"db_duration_ms":0.0,"db_wait_ms":0.0'
 _SYNTHETIC: Final = ',"synthetic":true'
 
 
 def _spent(database: DatabaseUse) -> str:
     return (
-        f'"db_statements":{database.statements},"db_duration_ms":{database.seconds * 1000:.3f}'
+        f',"db_statements":{database.statements},"db_duration_ms":{database.seconds * 1000:.3f}'
         f',"db_wait_ms":{database.wait_seconds * 1000:.3f}'
     )
 
@@ -112,16 +113,16 @@ def _quoted(text: str) -> str:
     return orjson.dumps(text).decode()
 
 
-class _Asked(NamedTuple):
-    text: str
-    path: str
-    """Of a request to the route itself, which has no parameters."""
-
-
 @lru_cache(maxsize=1024)
-def _asked(method: str, route: str) -> _Asked:
-    text = f'"method":{_quoted(redact_text(method))},"route":{_quoted(route)}'
-    return _Asked(text, _quoted(route[:_MAX_PATH]))
+def _asked(method: str, route: str, synthetic: bool) -> tuple[str, str]:
+    """Return what is said up to the path, and the path of a request to the route itself."""
+    mark = _SYNTHETIC if synthetic else ""
+    text = f',"type":"http_request"{mark},"method":{_quoted(redact_text(method))}'
+    return f'{text},"route":{_quoted(route)},"path":', _quoted(route[:_MAX_PATH])
+
+
+def _network(client: tuple[str, int] | None) -> str:
+    return redact_address(client[0]) if client else ""
 
 
 _agents: dict[bytes, str] = {}

@@ -84,45 +84,43 @@ class DatabaseUse:
 CLIENT_CLOSED_REQUEST: Final = 499
 """nginx's status for a client that left before its answer was complete."""
 
+_NO_IDS: Final = ("", "")
+_NO_PARAMETERS: Final[Mapping[str, object]] = {}
+
 
 class RequestContext:
     """The request (or job) at hand, and what was seen of it: looked at once, for every signal.
 
-    Empty strings stand for "not known (yet)". (A plain class whose defaults are the class's: one is made
-    for every request, and most of what it may hold is never set.)
+    Empty strings stand for "not known (yet)". (Slots, and not a dataclass: one is made for every request,
+    and its attributes are asked for thirty times.)
     """
 
-    audited = False
-    """Whether something was done that the audit log tells: its lines are never sampled away."""
-    trace_ids: tuple[str, str] = ("", "")
-    """Of the request's own span, which is not the one that is current deep inside of it."""
-
-    # Of a request only. What an observer may ask for is copied, so that the scope can be let go of.
-    scope: "Scope | None" = None
-    connection: object = None
-    method = ""
-    path = ""
-    path_parameters: Mapping[str, object] = {}
-    client: tuple[str, int] | None = None
-    started = 0.0
-    ended = 0.0
-    """Seconds since the epoch."""
-    answered = 0
-    """The status that was sent; 0 before the answer began."""
-    user_agent = b""
-    announced = 0
-    """The request's Content-Length: a handler need not read the body."""
-    received = 0
-    """Bytes of the request's body that were read."""
-    sent = 0
-    """Bytes of the answer's body."""
-    complete = False
-    failed = False
-    """Whether an exception came through, even after the answer had begun: the client saw a broken body."""
-    gone = False
-    """Whether the client left before its answer was complete."""
-    seconds = -1.0
-    """From the first layer to the end of the last; negative before that."""
+    __slots__ = (
+        "_database",
+        "announced",
+        "answered",
+        "audited",
+        "client",
+        "complete",
+        "connection",
+        "ended",
+        "failed",
+        "gone",
+        "method",
+        "path",
+        "path_parameters",
+        "received",
+        "request_id",
+        "route",
+        "scope",
+        "seconds",
+        "sent",
+        "started",
+        "synthetic",
+        "trace_ids",
+        "user_agent",
+        "user_id",
+    )
 
     def __init__(
         self,
@@ -139,6 +137,37 @@ class RequestContext:
         self.user_id = user_id
         self.synthetic = synthetic
         self._database = database
+        self.audited = False
+        """Whether something was done that the audit log tells: its lines are never sampled away."""
+        self.trace_ids = _NO_IDS
+        """Of the request's own span, which is not the one that is current deep inside of it."""
+
+        # Of a request only. What an observer may ask for is copied, so that the scope can be let go of.
+        self.scope: Scope | None = None
+        self.connection: object = None
+        self.method = ""
+        self.path = ""
+        self.path_parameters: Mapping[str, object] = _NO_PARAMETERS
+        self.client: tuple[str, int] | None = None
+        self.started = 0.0
+        self.ended = 0.0
+        """Seconds since the epoch."""
+        self.answered = 0
+        """The status that was sent; 0 before the answer began."""
+        self.user_agent = b""
+        self.announced = 0
+        """The request's Content-Length: a handler need not read the body."""
+        self.received = 0
+        """Bytes of the request's body that were read."""
+        self.sent = 0
+        """Bytes of the answer's body."""
+        self.complete = False
+        self.failed = False
+        """Whether an exception came through, even after the answer began: the client saw a broken body."""
+        self.gone = False
+        """Whether the client left before its answer was complete."""
+        self.seconds = -1.0
+        """From the first layer to the end of the last; negative before that."""
 
     @property
     def database(self) -> DatabaseUse:
@@ -189,7 +218,7 @@ class RequestContext:
         self.route = route_template(scope)
         if "path_params" in scope:
             self.path_parameters = scope["path_params"]
-        if self.client_has_left:
+        if getattr(self.connection, "disconnected", False) is True:
             self.gone = True
         self.scope = self.connection = None
 
@@ -233,22 +262,23 @@ def bind_context(context: RequestContext) -> Iterator[RequestContext]:
         _current.reset(token)
 
 
-_end_observers: tuple[Callable[[RequestContext], None], ...] = ()
+_database_observers: tuple[Callable[[RequestContext], None], ...] = ()
 
 
-def observe_ends(observer: Callable[[RequestContext], None]) -> None:
-    """Call `observer` once at the end of every request and job, still inside of its context.
+def observe_database_use(observer: Callable[[RequestContext], None]) -> None:
+    """Call `observer` once at the end of every request and job that has used a database.
 
     It must be quick and must not raise. Registering it again changes nothing.
     """
-    global _end_observers  # noqa: PLW0603 - one process has one set of signals
-    if observer not in _end_observers:
-        _end_observers = (*_end_observers, observer)
+    global _database_observers  # noqa: PLW0603 - one process has one set of signals
+    if observer not in _database_observers:
+        _database_observers = (*_database_observers, observer)
 
 
 def _end(context: RequestContext) -> None:
-    for observer in _end_observers:
-        observer(context)
+    if context.used_database is not None:
+        for observer in _database_observers:
+            observer(context)
 
 
 def new_request_id() -> str:
@@ -256,7 +286,7 @@ def new_request_id() -> str:
 
     (The generator is seeded by the system at the start of the process, and anew after a fork.)
     """
-    return f"{random.getrandbits(128):032x}"
+    return random.getrandbits(128).to_bytes(16).hex()
 
 
 def _no_trace() -> tuple[str, str]:
@@ -304,9 +334,11 @@ def route_template(scope: "Scope") -> str:
     """
     if "app_root_path" in scope:  # Starlette's mark of a mount: the route below lacks its prefix
         return UNMATCHED_ROUTE
-    fastapi_scope: dict[str, Any] = scope.get("fastapi") or {}
-    effective = fastapi_scope.get("effective_route_context")
-    path = getattr(effective, "path", None) or getattr(scope.get("route"), "path", None)
+    path = None
+    if fastapi_scope := scope.get("fastapi"):
+        path = getattr(fastapi_scope.get("effective_route_context"), "path", None)
+    if not path:
+        path = getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else UNMATCHED_ROUTE
 
 
@@ -315,7 +347,8 @@ Observer = Callable[["RequestContext"], None]
 
 _CONTEXT: Final = "glasshouse.context"
 TRACE_IDS: Final = "glasshouse.trace_ids"
-"""Where in a scope tracing leaves the ids of a trace that has no span, for who would have to ask."""
+"""Where in a scope tracing leaves the ids of the request's trace and span, for who would have to ask.
+A request that has them is none that `is_operational`."""
 
 
 class RequestContextMiddleware:
@@ -345,17 +378,17 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path: str = scope["path"]
-        told = not is_operational(path)
-        if not told and not path.startswith(_LOOKING_INSIDE):
+        trace_ids = scope.get(TRACE_IDS)
+        told = trace_ids is not None or not is_operational(scope["path"])
+        if not told and not scope["path"].startswith(_LOOKING_INSIDE):
             await self.app(scope, receive, send)
             return
-        if (outer := scope.get(_CONTEXT)) is not None:
-            await self._inside(outer, scope, receive, send)
+        if _CONTEXT in scope:
+            await self._inside(scope[_CONTEXT], scope, receive, send)
             return
         context = scope[_CONTEXT] = self._identify(scope)
+        context.trace_ids = trace_ids or current_trace_ids()
         context.connection = getattr(receive, "__self__", None)
-        header = (b"x-request-id", context.request_id.encode("ascii"))
 
         async def observed_receive() -> "Message":
             message = await receive()
@@ -369,10 +402,12 @@ class RequestContextMiddleware:
             if message["type"] == "http.response.start":
                 context.answered = message["status"]
                 if self._echo:
+                    header = (b"x-request-id", context.request_id.encode())
                     message["headers"] = [*message.get("headers", ()), header]
             elif message["type"] == "http.response.body":
-                context.sent += len(message.get("body", b""))
-                context.complete = not message.get("more_body", False)
+                if "body" in message:
+                    context.sent += len(message["body"])
+                context.complete = "more_body" not in message or not message["more_body"]
             try:
                 await send(message)
             except OSError:  # how servers of ASGI 2.4 say that the client has gone
@@ -389,8 +424,8 @@ class RequestContextMiddleware:
         finally:
             _in_progress.discard(context)
             context.end()
-            for observer in _end_observers:
-                observer(context)
+            if context.used_database is not None:
+                _end(context)
             if told:
                 for observer in self._observers:
                     observer(context)
@@ -411,32 +446,32 @@ class RequestContextMiddleware:
                 observer(outer)
 
     def _identify(self, scope: "Scope") -> RequestContext:
+        headers = dict(scope["headers"])
         request_id = ""
-        synthetic = False
-        user_agent = b""
-        announced = 0
-        for name, value in scope["headers"]:
-            if name == b"user-agent":
-                user_agent = value
-            elif name == b"content-length":
-                announced = int(value) if value.isdigit() else 0
-            elif name == b"x-request-id":
-                if _WELL_FORMED_REQUEST_ID.fullmatch(value):
-                    given = value.decode("ascii")
-                    # A card number and a JWT are well-formed, too.
-                    request_id = given if redact_text(given) == given else ""
-            elif name == b"x-synthetic-token" and self._synthetic_token:
-                synthetic = synthetic or hmac.compare_digest(value, self._synthetic_token)
-        context = RequestContext(request_id or new_request_id(), synthetic=synthetic)
+        if given := headers.get(b"x-request-id"):
+            request_id = _accepted(given)
+        context = RequestContext(request_id or new_request_id())
+        if self._synthetic_token and b"x-synthetic-token" in headers:
+            given = headers[b"x-synthetic-token"]
+            context.synthetic = hmac.compare_digest(given, self._synthetic_token)
         context.scope = scope
         context.method = scope["method"]
         context.path = scope["path"]
         context.client = scope.get("client")
-        context.user_agent = user_agent
-        context.announced = announced
-        context.trace_ids = scope.get(TRACE_IDS) or current_trace_ids()
+        context.user_agent = headers.get(b"user-agent", b"")
+        length: bytes = headers.get(b"content-length", b"")
+        if length.isdigit():
+            context.announced = int(length)
         context.started = perf_counter()
         return context
+
+
+def _accepted(given: bytes) -> str:
+    if not _WELL_FORMED_REQUEST_ID.fullmatch(given):
+        return ""
+    request_id = given.decode("ascii")
+    # A card number and a JWT are well-formed, too.
+    return request_id if redact_text(request_id) == request_id else ""
 
 
 def request_context(scope: "Scope") -> RequestContext | None:

@@ -41,7 +41,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool, QueuePool
 
 from app.observability.cardinality import fold
-from app.observability.context import DatabaseUse, RequestContext, current_context, observe_ends
+from app.observability.context import (
+    DatabaseUse,
+    RequestContext,
+    current_context,
+    observe_database_use,
+)
+from app.observability.observations import observe_later
+from app.observability.settling import Later
 from app.observability.statements import MAX_REMEMBERED_TEXT, Statement, read_statement
 
 if TYPE_CHECKING:
@@ -176,7 +183,7 @@ def instrument_database(
     """
     target = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     _Insight(target, settings, pool, application, on_finding, explain)
-    observe_ends(_observe_end)
+    observe_database_use(_observe_end)
 
 
 # Statements -------------------------------------------------------------------------------------------
@@ -260,7 +267,7 @@ class _Insight:
         known = _known(text)
         rows = _rows(cursor, is_select=known.rows is not None)
         if rows >= 0 and known.rows is not None:
-            known.rows.observe(rows)
+            observe_later(known.rows, rows)
         self._observe(context, known, text, parameters, many=many, rows=rows)
 
     def _observe(
@@ -276,7 +283,7 @@ class _Insight:
     ) -> None:
         """Take note of one execution, failed or not."""
         seconds = perf_counter() - getattr(context, _STARTED, perf_counter())
-        known.duration.observe(seconds)
+        observe_later(known.duration, seconds)
         current = current_context()
         is_n_plus_one = False
         if current is not None:
@@ -478,8 +485,8 @@ def _observe_end(context: RequestContext) -> None:
     use = context.used_database
     if use is not None and use.statements:
         queries, seconds = _per_request(_handler(context))
-        queries.observe(use.statements)
-        seconds.observe(use.seconds)
+        observe_later(queries, use.statements)
+        observe_later(seconds, use.seconds)
 
 
 # N+1 --------------------------------------------------------------------------------------------------
@@ -604,7 +611,9 @@ class _PoolGauges:
         event.listen(engine, "detach", self._on_detach)
         event.listen(engine, "engine_disposed", self._on_disposed)
         self._time_waits(engine.pool)
-        self._count()
+        self._changes = Later(self._publish)
+        self._is_published = True
+        self._publish(None)
 
     def usage(self) -> dict[str, object]:
         """Return the state of the pool now."""
@@ -618,11 +627,18 @@ class _PoolGauges:
         }
 
     def _count(self, *, opened: int = 0, used: int = 0, used_of_disposed: int = 0) -> None:
-        size, limit = _size(self._engine.pool)
         with self._lock:
             self._open += opened
             self._used += used
             self._used_of_disposed += used_of_disposed
+        if self._is_published:
+            self._is_published = False
+            self._changes.add(None)
+
+    def _publish(self, _: None) -> None:
+        self._is_published = True  # first: what changes meanwhile is published once more
+        size, limit = _size(self._engine.pool)
+        with self._lock:
             self._active.set(self._used + self._used_of_disposed)
             self._idle.set(self._open - self._used)
             self._overflow.set(max(self._open - size, 0))
@@ -685,7 +701,7 @@ class _PoolGauges:
                 raise
             finally:
                 seconds = perf_counter() - started
-                self._wait.observe(seconds)
+                observe_later(self._wait, seconds)
                 if (current := current_context()) is not None:
                     current.database.wait_seconds += seconds
 

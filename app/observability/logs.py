@@ -318,8 +318,7 @@ class _Destination:
             return 0
         # A disk that fills up may take a part of a line. Its rest goes first when there is room again,
         # so that no line is cut or runs into another.
-        data = self._rest + b"".join(lines)
-        ends = list(accumulate(map(len, lines), initial=len(self._rest)))
+        data = b"".join([self._rest, *lines])
         view = memoryview(data)
         try:
             while view:
@@ -329,6 +328,7 @@ class _Destination:
                     select.select([], [self._descriptor], [], 1.0)
         except OSError:
             written = len(data) - len(view)
+            ends = list(accumulate(map(len, lines), initial=len(self._rest)))
             begun = bisect_left(ends, written)  # so many lines were written, the last maybe in part
             self._rest = data[written : ends[begun]]
             return len(lines) - begun
@@ -377,6 +377,26 @@ class _Writer:
                     self._changed.notify_all()
         if not fits:
             self._on_drop(1)
+
+    def put_all(self, lines: Sequence[bytes]) -> None:
+        """Do the same to several lines, of which some may be dropped."""
+        size = sum(map(len, lines))
+        with self._changed:
+            fit = (
+                len(self._lines) + len(lines) <= MAX_BUFFERED_LINES
+                and self._bytes + size <= MAX_BUFFERED_BYTES
+                and not self._closed
+            )
+            if fit:
+                was_empty = not self._lines
+                self._lines.extend(lines)
+                self._bytes += size
+                self._accepted += len(lines)
+                if was_empty:
+                    self._changed.notify_all()
+        if not fit:
+            for line in lines:
+                self.put(line)
 
     def flush(self, timeout: float) -> bool:
         """Wait until what was put before is written. False when `timeout` seconds did not do."""
@@ -463,6 +483,7 @@ def setup_logs(
     stream = sys.stdout if destination is None else destination
     render = _Console(coloured=_wants_colour(stream)) if settings.for_people else _json_line
     writer = _Writer(_Destination(stream), on_drop or (lambda _: None))
+    settle()
     previous, _installed = _installed, None
     for handler_id in (0, previous.handler_id if previous else 0):  # 0 is loguru's own, to stderr
         with suppress(ValueError):
@@ -480,7 +501,6 @@ def setup_logs(
     )
     _installed = _Installed(handler_id, writer, emit)
     if previous:
-        settle()
         previous.writer.close(timeout=1.0)
     else:
         atexit.register(_flush_at_exit)
@@ -539,7 +559,6 @@ class _Emit:
         self._access_line = (
             AccessLine(self._service, logger=__name__) if render is _json_line else None
         )
-        self._later = Later(self._write_access)
         self._render = render
         self._writer = writer
 
@@ -551,35 +570,30 @@ class _Emit:
         self._writer.put(line)
         return False
 
-    def access(self, level: str, context: RequestContext, rate: float) -> bool:
-        """Write an access line a bit later; return False where it has to go through loguru, and now.
+    def puts_access_lines_together(self) -> bool:
+        """Whether an access line need not go through loguru.
 
-        That is where lines are for people, and where loguru would hand this one to somebody else as well,
-        or add something to it. (Loguru can be asked in no other way; test_access_line.py tries each case.)
+        It must where lines are for people, and where loguru would hand it to somebody else as well, or add
+        something to it. (Loguru can be asked in no other way; test_access_line.py tries each case.)
         """
-        if (
+        return not (
             self._access_line is None
             or len(_loguru.handlers) != 1
             or _loguru.patcher is not None
             or _loguru.extra
             or _loguru.activation_list
             or _loguru_context.get()
-        ):
-            return False
-        if self._levels[level]:
-            self._later.add((level, context, rate))
-        return True
+        )
 
-    def _write_access(self, asked: tuple[str, RequestContext, float]) -> None:
-        assert self._access_line is not None  # noqa: S101 - see `access`
-        level, context, rate = asked
-        try:
-            line = self._access_line(level, context, rate)
-        except Exception:  # noqa: BLE001 - loguru's way has a last resort
-            whose = {"request_id": context.request_id, "user_id": context.user_id}
-            logger.bind(**access_fields(context, rate), **whose).log(level, SERVED)
-        else:
-            self._writer.put(line)
+    def access_line(self, context: RequestContext, status: int, rate: float) -> bytes:
+        """Return the line where it is put together; empty if nobody wants its level."""
+        if self._access_line is None or not self._levels[_level(status)]:
+            return b""
+        return self._access_line(context, status, rate)
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Hand lines to the writer."""
+        self._writer.put_all(lines)
 
 
 _STANDARD_ATTRIBUTES: Final = frozenset(logging.makeLogRecord({}).__dict__) | {
@@ -663,6 +677,10 @@ class _Sampling:
 _SERVER_ERROR: Final = 500
 
 
+def _level(status: int) -> str:
+    return "ERROR" if status >= _SERVER_ERROR else "INFO"
+
+
 class _AccessLog:
     """One line for each request: what was asked, what was answered, how long it took.
 
@@ -675,15 +693,34 @@ class _AccessLog:
 
     def __init__(self, sampling: _Sampling | None) -> None:
         self._sampling = sampling
+        self._later = Later(self._put_together, self._write)
+        self._lines: list[bytes] = []
 
     def __call__(self, context: RequestContext) -> None:
+        if _installed is not None and _installed.emit.puts_access_lines_together():
+            self._later.add(context)
+        else:
+            status = context.status
+            if rate := self._rate(context, status):
+                logger.bind(**access_fields(context, rate)).log(_level(status), SERVED)
+
+    def _rate(self, context: RequestContext, status: int) -> float:
+        return 1.0 if self._sampling is None else self._sampling.rate_of(context, status)
+
+    def _put_together(self, context: RequestContext) -> None:
         status = context.status
-        rate = 1.0
-        if self._sampling is not None:
-            rate = self._sampling.rate_of(context, status)
-            if not rate:
-                return
-        level = "ERROR" if status >= _SERVER_ERROR else "INFO"
-        emit = _installed.emit if _installed is not None else None
-        if emit is None or not emit.access(level, context, rate):
-            logger.bind(**access_fields(context, rate)).log(level, SERVED)
+        rate = self._rate(context, status)
+        if not rate:
+            return
+        try:
+            assert _installed is not None  # noqa: S101 - it was, and none is taken away
+            if line := _installed.emit.access_line(context, status, rate):
+                self._lines.append(line)
+        except Exception:  # noqa: BLE001 - loguru's way has a last resort
+            whose = {"request_id": context.request_id, "user_id": context.user_id}
+            logger.bind(**access_fields(context, rate), **whose).log(_level(status), SERVED)
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines and _installed is not None:
+            _installed.emit.write(lines)

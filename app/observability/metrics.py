@@ -16,7 +16,7 @@ Must never cost more because there are more routes, and never block the event lo
 """
 
 import gzip
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -26,11 +26,9 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    Metric,
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 from starlette.requests import Request
@@ -44,23 +42,13 @@ from app.observability.context import (
     observe_requests,
     requests_in_progress,
 )
+from app.observability.observations import Traced, observe_all
 from app.observability.settling import Later, settle
 from app.observability.shared_metrics import is_shared, shared_registry
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-
-class _Settled(Collector):
-    """Has what has ended counted before anybody reads the registry; shows nothing itself."""
-
-    def collect(self) -> Iterable[Metric]:
-        """Settle."""
-        settle()
-        return ()
-
-
-REGISTRY.register(_Settled())  # before the metrics below, since they are read in this order
 
 REQUESTS = Counter(
     "http_requests_total",
@@ -124,8 +112,7 @@ def instrument_metrics(app: FastAPI, settings: MetricsSettings) -> None:
     # A creation timestamp for every counter would double the number of series.
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's
     # Typed for the library's Info; what they get is a RequestInfo.
-    ours = cast("tuple[Callable[[Info], None], ...]", (_count_and_time, _measure_sizes))
-    instrumentator = Instrumentator().add(*ours)
+    instrumentator = Instrumentator().add(cast("Callable[[Info], None]", _measure))
     instrumentations = instrumentator.instrumentations
 
     def observe(context: RequestContext) -> None:
@@ -135,7 +122,7 @@ def instrument_metrics(app: FastAPI, settings: MetricsSettings) -> None:
 
     if is_shared():
         app.add_middleware(cast("Any", _InProgress))
-    observe_requests(app, Later(observe).add)
+    observe_requests(app, Later(observe, _publish_tallies).add)
     # A plain `def`: Starlette runs it in a thread, since rendering 20,000 series takes 0.2 s.
     app.add_route("/metrics", metrics_page, include_in_schema=False)
 
@@ -227,26 +214,57 @@ def _sizes(handler: str) -> tuple[Histogram, Histogram]:
     return REQUEST_SIZE.labels(handler), RESPONSE_SIZE.labels(handler)
 
 
-def _count_and_time(info: RequestInfo) -> None:
-    if info.context.synthetic:
+class _Tally:
+    """What several requests of one kind have in common, and what they have not."""
+
+    __slots__ = ("durations", "received", "sent", "traced")
+
+    def __init__(self) -> None:
+        self.durations: list[float] = []
+        """Of those that are not traced."""
+        self.traced: list[Traced] = []
+        """The duration of the others, with their exemplar."""
+        self.received: list[int] = []
+        self.sent: list[int] = []
+
+
+_tallies: Final[dict[tuple[str, str, str], _Tally]] = {}
+"""By method, handler and status: of the requests that are settled together, until they are."""
+
+
+def _measure(info: RequestInfo) -> None:
+    context = info.context
+    if context.synthetic:
         SYNTHETIC_REQUESTS.labels(*_folded(info.modified_handler, info.modified_status)).inc()
         return
-    method = info.method if info.method in _METHODS else _OTHER_METHOD
-    count, duration = _series(method, info.modified_handler, info.modified_status)
-    trace_id, span_id = info.context.trace_ids
+    asked = info.method, info.modified_handler, info.modified_status
+    tally = _tallies.get(asked)
+    if tally is None:
+        tally = _tallies[asked] = _Tally()
+    trace_id, span_id = context.trace_ids
     # Only a sampled trace has a span of ours, and only a sampled trace can be looked up.
-    exemplar = {"trace_id": trace_id} if span_id else None
-    count.inc(1, exemplar)
-    duration.observe(info.modified_duration, exemplar)
+    if span_id:
+        tally.traced.append((info.modified_duration, {"trace_id": trace_id}))
+    else:
+        tally.durations.append(info.modified_duration)
+    received, announced = context.received, context.announced
+    tally.received.append(max(announced, received))
+    tally.sent.append(0 if info.method == "HEAD" else context.sent)
 
 
-def _measure_sizes(info: RequestInfo) -> None:
-    if info.context.synthetic:
-        return
-    request_size, response_size = _sizes(info.modified_handler)
-    context = info.context
-    request_size.observe(max(context.received, context.announced))
-    response_size.observe(0 if info.method == "HEAD" else context.sent)
+def _publish_tallies() -> None:
+    published = _tallies.copy()
+    _tallies.clear()
+    for (method, handler, status), tally in published.items():
+        count, duration = _series(method if method in _METHODS else _OTHER_METHOD, handler, status)
+        if tally.durations:
+            count.inc(len(tally.durations))
+        if tally.traced:
+            count.inc(len(tally.traced), dict(tally.traced[-1][1]))
+        observe_all(duration, tally.durations, tally.traced)
+        request_size, response_size = _sizes(handler)
+        observe_all(request_size, tally.received)
+        observe_all(response_size, tally.sent)
 
 
 # The page ---------------------------------------------------------------------------------------------

@@ -24,36 +24,53 @@ class Later(Generic[T]):
     takes 4 µs when it has just run takes 20 there. Things wait for SETTLE_SECONDS at the most, and as few
     as MAX_UNSETTLED: the event loop must not wait for them. They should be small, since what is kept
     cannot be used for the next request.
-
     """
 
-    def __init__(self, handle: Callable[[T], None]) -> None:
-        """`handle` is called for each thing, in order; it must not raise."""
+    def __init__(
+        self,
+        handle: Callable[[T], None],
+        then: Callable[[], None] | None = None,
+        *,
+        limit: int = MAX_UNSETTLED,
+    ) -> None:
+        """`handle` is called for each thing, in order, and `then` after several; they must not raise.
+
+        `limit` is how many may wait.
+        """
         self._handle = handle
+        self._then = then
+        self._limit = limit
         self._waiting: deque[T] = deque()
+        self._is_awaited = False
 
     def add(self, thing: T) -> None:
-        """Have it handled a bit later."""
+        """Have it handled a bit later; at once where no event loop runs. Any thread may call it."""
         waiting = self._waiting
         waiting.append(thing)
-        if len(waiting) == 1:
+        if not self._is_awaited:
+            self._is_awaited = True
             _settle_soon(self)
-        elif len(waiting) >= MAX_UNSETTLED:
+        elif len(waiting) >= self._limit:
             self.settle()
 
     def settle(self) -> None:
         """Handle what waits."""
         waiting, handle = self._waiting, self._handle
         with _settling:
+            self._is_awaited = False  # what comes from here on sees to itself
             try:
                 while waiting:
                     handle(waiting.popleft())
             finally:
                 if waiting:  # it did raise: the others have their turn the next time
+                    self._is_awaited = True
                     _unsettled.append(self)
+                if self._then is not None:
+                    self._then()
 
     def forget(self) -> None:
         """Drop what waits: another process handles it."""
+        self._is_awaited = False
         self._waiting.clear()
 
 
@@ -65,7 +82,11 @@ _timer_of: asyncio.AbstractEventLoop | None = None
 def _settle_soon(later: Later[Any]) -> None:
     global _timer_of  # noqa: PLW0603 - one timer for all
     _unsettled.append(later)
-    loop = asyncio.get_running_loop()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        settle()
+        return
     if _timer_of is not loop:
         _timer_of = loop
         loop.call_later(SETTLE_SECONDS, _on_time)

@@ -11,6 +11,7 @@ Must never keep a value in memory that redaction.py would take out.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from struct import Struct
 from typing import Any, Final, cast
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -23,6 +24,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from app.observability.redaction import Clean
@@ -38,6 +40,12 @@ SELDOM_TWICE: Final = frozenset(
 _RESOURCE_SPANS: Final = b"\x0a"
 _SCOPE_SPANS: Final = b"\x12"
 _SPANS: Final = b"\x12"
+# The same of a span's own fields of a fixed length, with that length; the times are eight bytes as they are.
+_TRACE_ID: Final = b"\x0a\x10"
+_SPAN_ID: Final = b"\x12\x08"
+_PARENT_SPAN_ID: Final = b"\x22\x08"
+_START, _END = 0x39, 0x41
+_TIMES: Final = Struct("<BQBQ").pack
 
 
 class SpanEncoder:
@@ -53,6 +61,7 @@ class SpanEncoder:
         self._redact_attribute = redact_attribute
         self._redact_name = redact_name
         self._attributes: dict[tuple[str, AttributeValue, type], bytes] = {}
+        self._kinds: dict[tuple[str, SpanKind, StatusCode, int], bytes] = {}
         self._frames: dict[tuple[Resource, InstrumentationScope | None], tuple[bytes, bytes]] = {}
 
     def encode(self, spans: Sequence[ReadableSpan]) -> bytes:
@@ -102,26 +111,43 @@ class SpanEncoder:
         flags: int = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
         if parent is not None and parent.is_remote:
             flags |= SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
-        fields: dict[str, Any] = {
-            "trace_id": context.trace_id.to_bytes(16, "big"),
-            "span_id": context.span_id.to_bytes(8, "big"),
-            "parent_span_id": parent.span_id.to_bytes(8, "big") if parent is not None else b"",
-            "name": self._redact_name(span.name),
-            "kind": span.kind.value + 1,  # unspecified is 0 there
-            "start_time_unix_nano": span.start_time,
-            "end_time_unix_nano": span.end_time,
-            "status": EncodedStatus(code=cast("Any", span.status.status_code.value)),
-            "flags": flags,
-        }
-        bare = EncodedSpan(**fields)
-        attributes = span.attributes or {}
-        parts = [self._attribute(key, value) for key, value in attributes.items()]
-        return b"".join([bare.SerializeToString(), *parts])
+        parts = [
+            _TRACE_ID,
+            context.trace_id.to_bytes(16),
+            _SPAN_ID,
+            context.span_id.to_bytes(8),
+            _TIMES(_START, span.start_time, _END, span.end_time),
+            self._kind_of(span.name, span.kind, span.status.status_code, flags),
+        ]
+        if parent is not None:
+            parts += (_PARENT_SPAN_ID, parent.span_id.to_bytes(8))
+        if attributes := span.attributes:
+            kept = self._attributes
+            for key, value in attributes.items():
+                encoded = kept.get((key, value, type(value)))
+                parts.append(self._attribute(key, value) if encoded is None else encoded)
+        return b"".join(parts)
 
-    def _attribute(self, key: str, value: AttributeValue) -> bytes:
-        kept = self._attributes.get((key, value, type(value)))
+    def _kind_of(self, name: str, kind: SpanKind, status: StatusCode, flags: int) -> bytes:
+        """Return what many spans have in common."""
+        kept = self._kinds.get((name, kind, status, flags))
         if kept is not None:
             return kept
+        shown = self._redact_name(name)
+        fields: dict[str, Any] = {
+            "name": shown,
+            "kind": kind.value + 1,  # unspecified is 0 there
+            "status": EncodedStatus(code=cast("Any", status.value)),
+            "flags": flags,
+        }
+        encoded: bytes = EncodedSpan(**fields).SerializeToString()
+        if shown == name:
+            if len(self._kinds) >= MAX_KEPT:
+                self._kinds.clear()
+            self._kinds[name, kind, status, flags] = encoded
+        return encoded
+
+    def _attribute(self, key: str, value: AttributeValue) -> bytes:
         shown = self._redact_attribute(key, value)
         field: Any = {_SCALARS[type(shown)]: shown}
         one = KeyValue(key=key, value=AnyValue(**field))

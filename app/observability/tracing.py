@@ -16,7 +16,7 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -75,7 +75,7 @@ from app.observability.redaction import (
     redact_text,
     redact_url,
 )
-from app.observability.server_spans import ServerSpans, span_name
+from app.observability.server_spans import ServerSpans, span_name, write_attributes
 from app.observability.span_encoding import EncodedSpanExporter, SpanEncoder
 from app.observability.statements import read_statement
 
@@ -162,7 +162,7 @@ class Tracing:
         """Decide on a trace as the provider's sampler will: as its parent did, else by its id."""
         if self._export is None:
             return False
-        if parent.is_valid:
+        if parent is not _NO_PARENT and parent.is_valid:
             return parent.trace_flags.sampled
         return trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound
 
@@ -329,32 +329,31 @@ class SampledFirst:
             await self._unrecorded(scope, receive, send)
             return
         context, parent = _NO_CONTEXT, _NO_PARENT
-        propagated = [header for header in scope["headers"] if header[0] in _PROPAGATED]
-        if propagated:
+        if not _PROPAGATED.isdisjoint(dict(scope["headers"])):
+            propagated = [header for header in scope["headers"] if header[0] in _PROPAGATED]
             scope, propagated = _without_secrets(scope, propagated)
             context = _incoming_context(propagated)
             parent = trace.get_current_span(context).get_span_context()
-        trace_id = parent.trace_id if parent.is_valid else self._ids.generate_trace_id()
-        sampled = self._tracing.samples(parent, trace_id)
-        if sampled:
-            _decided_trace_id.set(0 if parent.is_valid else trace_id)
-        else:
-            unsampled = _Unsampled(trace_id, parent)
-            scope[TRACE_IDS] = unsampled.ids
-            context = trace.set_span_in_context(unsampled, context)
-        header = (_TRACE_ID_HEADER, f"{trace_id:032x}".encode("ascii"))
+        has_parent = parent is not _NO_PARENT and parent.is_valid
+        trace_id = parent.trace_id if has_parent else self._ids.generate_trace_id()
+        in_hexadecimal = trace_id.to_bytes(16).hex()
 
-        async def send_with_id(message: "Message") -> None:
+        # No coroutine: what it returns is the server's own. That saves a frame for each message.
+        def send_with_id(message: "Message") -> Awaitable[None]:
             if message["type"] == "http.response.start":
+                header = (_TRACE_ID_HEADER, in_hexadecimal.encode())
                 message["headers"] = [*message.get("headers", ()), header]
-            await send(message)
+            return send(message)
 
-        token = otel_context.attach(context)
+        if self._tracing.samples(parent, trace_id):
+            _decided_trace_id.set(0 if has_parent else trace_id)
+            await self._recorded(scope, receive, send_with_id, parent=context)
+            return
+        unsampled = _Unsampled(trace_id, in_hexadecimal, parent)
+        scope[TRACE_IDS] = unsampled.ids
+        token = otel_context.attach(Context({**context, _CURRENT_SPAN: unsampled}))
         try:
-            if sampled:
-                await self._recorded(scope, receive, send_with_id, parent=context)
-            else:
-                await self._unrecorded(scope, receive, send_with_id)
+            await self._unrecorded(scope, receive, send_with_id)
         finally:
             otel_context.detach(token)
 
@@ -362,12 +361,13 @@ class SampledFirst:
 class _Unsampled(NonRecordingSpan):
     """The span of a request that is not sampled. Few of them are ever asked for more than the trace's id."""
 
-    def __init__(self, trace_id: int, parent: SpanContext) -> None:
+    _own: SpanContext | None = None
+
+    def __init__(self, trace_id: int, in_hexadecimal: str, parent: SpanContext) -> None:
         self._trace_id = trace_id
         self._parent = parent
-        self._own: SpanContext | None = None
-        self.ids = f"{trace_id:032x}", ""
-        """The trace id in hexadecimal, and no span id: there is no span."""
+        self.ids = in_hexadecimal, ""
+        """The trace id, and no span id: there is no span."""
 
     def get_span_context(self) -> SpanContext:
         """Return what is sent to whoever is called."""
@@ -385,6 +385,7 @@ class _Unsampled(NonRecordingSpan):
 _span_ids: Final = RandomIdGenerator()
 _NO_CONTEXT: Final = Context()
 _NO_PARENT: Final = trace.INVALID_SPAN_CONTEXT
+(_CURRENT_SPAN,) = trace.set_span_in_context(trace.INVALID_SPAN, _NO_CONTEXT)
 _Headers = list[tuple[bytes, bytes]]
 
 
@@ -417,8 +418,11 @@ def _incoming_context(propagated: _Headers) -> Context:
 def _describe(span: Span, scope: "Scope") -> None:
     """Name the server span after the route, and say whose request it was."""
     route = route_template(scope)
+    path: str = scope["path"]
     found: dict[str, AttributeValue] = {
-        "url.path": redact_path(scope["path"], scope.get("path_params") or {})
+        "url.path": Clean(path)  # nothing in it is the client's
+        if path == route
+        else redact_path(path, scope.get("path_params") or {})
     }
     if route != UNMATCHED_ROUTE:
         span.update_name(f"{span_name(scope)} {route}")
@@ -430,7 +434,7 @@ def _describe(span: Span, scope: "Scope") -> None:
         if context.synthetic:
             # OpenTelemetry semantic conventions, registry: "bot", or "test" for synthetic monitoring.
             found["user_agent.synthetic.type"] = "test"
-    span.set_attributes(found)
+    write_attributes(span, found)
 
 
 def fail_span(error: BaseException) -> None:

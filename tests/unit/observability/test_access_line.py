@@ -57,8 +57,7 @@ def through_loguru(out: io.StringIO, context: RequestContext, rate: float) -> di
 
 
 def put_together(context: RequestContext, rate: float) -> dict[str, Any]:
-    level = "ERROR" if context.status >= 500 else "INFO"
-    line = AccessLine(SERVICE, logger="test_access_line")(level, context, rate)
+    line = AccessLine(SERVICE, logger="test_access_line")(context, context.status, rate)
     assert line.endswith(b"}\n")
     assert line.count(b"\n") == 1
     found: dict[str, Any] = json.loads(line)

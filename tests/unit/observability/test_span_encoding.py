@@ -141,3 +141,15 @@ def test_nothing_secret_and_nothing_that_comes_once_is_kept(
         recorder.tracer.start_span("one", attributes=attributes).end()
         ours.encode(recorder.spans())
     assert [key[:2] for key in ours._attributes] == [("n", 3), ("n", 4)]
+
+
+def test_no_secret_name_is_kept_and_not_too_many_others(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(span_encoding, "MAX_KEPT", 3)
+    ours = encoder()
+    for name in ("one", "GET /jane@example.com", "two", "three", "four"):
+        recorder.tracer.start_span(name).end()
+        spans = recorder.spans()
+        assert read(ours.encode(spans)) == librarys(spans)
+    assert [key[0] for key in ours._kinds] == ["four"]
