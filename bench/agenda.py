@@ -18,6 +18,11 @@ STOP_SECONDS: Final = 3.0
 LATENCY_OF: Final = (BARE, CONTROL, ALL_TRACES)
 _QUICK: Final = (BARE, CONTROL, FEW_TRACES, ALL_TRACES, TYPICAL)
 _WITH_TARGETS: Final = ("ping", "read")
+_CLOSELY: Final = {
+    "ping": (BARE, CONTROL, FEW_TRACES, ALL_TRACES, BARE_MANY, f"{FEW_TRACES}_50_routes"),
+    "read": (BARE, CONTROL, FEW_TRACES, ALL_TRACES),
+}
+"""What has a target that is near to what is measured: it takes more rounds to tell them apart."""
 
 
 class WrongArgument(ValueError):
@@ -31,6 +36,8 @@ class Agenda:
     variants: tuple[str, ...]
     operations: tuple[str, ...]
     rounds: int
+    closer_rounds: int
+    """More of them, after the others, for what is compared with a target."""
     burst: float
     """Seconds of one burst."""
     latency_rounds: int
@@ -52,6 +59,17 @@ class Agenda:
         }
 
     @property
+    def asked_closely(self) -> dict[str, tuple[str, ...]]:
+        """Return what is asked in the rounds after the others; nothing if there are none."""
+        if not self.closer_rounds:
+            return {}
+        return {
+            operation: tuple(name for name in asked if name in _CLOSELY[operation])
+            for operation, asked in self.asked.items()
+            if operation in _CLOSELY
+        }
+
+    @property
     def latency_variants(self) -> tuple[str, ...]:
         """Return whose latency is measured: the bare application twice, and the service with every trace."""
         return LATENCY_OF if ALL_TRACES in self.variants else ()
@@ -69,7 +87,9 @@ class Agenda:
     @property
     def cpu_seconds(self) -> float:
         """How long the bursts take."""
-        return burst_seconds(self.burst) * sum(map(len, self.asked.values())) * (self.rounds + 1)
+        bursts = sum(map(len, self.asked.values())) * (self.rounds + 1)
+        bursts += sum(map(len, self.asked_closely.values())) * (self.closer_rounds + 1)
+        return burst_seconds(self.burst) * bursts
 
     @property
     def latency_seconds(self) -> float:
@@ -111,8 +131,9 @@ def make_agenda(
         variants=tuple(name for name in VARIANTS if name in wanted),
         operations=_named(operations, OPERATIONS, "operation")
         or (_WITH_TARGETS if quick else tuple(OPERATIONS)),
-        rounds=rounds or (6 if quick else 9),
-        burst=0.25,
+        rounds=rounds or (12 if quick else 10),
+        closer_rounds=0 if quick or rounds else 40,
+        burst=0.1,
         latency_rounds=rounds or (4 if quick else 8),
         latency_turn=0.6 if quick else 1.0,
         rate=rate,

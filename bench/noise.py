@@ -16,10 +16,11 @@ FEWEST: Final = 4
 """Rounds; fewer have no quartiles, so nobody knows how far off they are."""
 CPU_APART: Final = 0.05
 """How far the medians of two equal applications may be apart."""
-CPU_SPREAD: Final = 0.10
+CPU_ERROR: Final = 0.05
+"""How far off the median of their ratios may be."""
 LATENCY_APART: Final = 0.25
 """A 99th percentile is made of few requests: it is never as quiet as CPU."""
-LATENCY_SPREAD: Final = 0.35
+LATENCY_ERROR: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,9 @@ class Noise:
             },
             "bounds": {
                 "cpu_apart": CPU_APART,
-                "cpu_spread": CPU_SPREAD,
+                "cpu_error": CPU_ERROR,
                 "p99_apart": LATENCY_APART,
-                "p99_spread": LATENCY_SPREAD,
+                "p99_error": LATENCY_ERROR,
                 "others": OTHERS,
                 "stolen": STOLEN,
             },
@@ -102,11 +103,11 @@ def judge(
     late = {name: of[CONTROL] for name, of in latency.items() if CONTROL in of}
     return Noise(
         cpu={
-            name: _reason(one.ratio, one.rounds, CPU_APART, CPU_SPREAD)
+            name: _reason(one.ratio, one.rounds, CPU_APART, CPU_ERROR)
             for name, one in controls.items()
         },
         latency={
-            name: _reason(one.p99_ratio, one.rounds, LATENCY_APART, LATENCY_SPREAD)
+            name: _reason(one.p99_ratio, one.rounds, LATENCY_APART, LATENCY_ERROR)
             for name, one in late.items()
         },
         apart={name: abs(one.ratio.value - 1) for name, one in controls.items()},
@@ -115,13 +116,13 @@ def judge(
     )
 
 
-def _reason(control: Estimate, rounds: int, apart: float, spread: float) -> str:
+def _reason(control: Estimate, rounds: int, apart: float, error: float) -> str:
     if rounds < FEWEST:
         return f"there were fewer than {FEWEST} rounds"
     if abs(control.value - 1) > apart:
         return f"two equal applications were {abs(control.value - 1):.0%} apart"
-    if control.spread > spread:
-        return f"the rounds of two equal applications differ by ±{control.spread:.0%}"
+    if control.error > error:
+        return f"the ratio of two equal applications may be off by {control.error:.0%}"
     return ""
 
 

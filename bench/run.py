@@ -82,14 +82,18 @@ async def _in_turns(
 ) -> None:
     progress.begin(agenda.cpu_seconds)
     common: dict[str, Any] = {"customer": who, "progress": progress}
-    await cpu.measure(
-        servers,
-        agenda.asked,
-        rounds=agenda.rounds,
-        seconds=agenda.burst,
-        into=results.measured,
-        **common,
-    )
+    for asked, rounds in (
+        (agenda.asked, agenda.rounds),
+        (agenda.asked_closely, agenda.closer_rounds),
+    ):
+        await cpu.measure(
+            servers,
+            asked,
+            rounds=rounds,
+            seconds=agenda.burst,
+            into=results.measured,
+            **common,
+        )
     progress.begin(agenda.latency_seconds)
     await rate.measure(
         servers,

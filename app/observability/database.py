@@ -47,7 +47,7 @@ from app.observability.context import (
     current_context,
     observe_database_use,
 )
-from app.observability.observations import observe_later
+from app.observability.observations import COUNT_SECONDS, observe_later
 from app.observability.settling import Later
 from app.observability.statements import MAX_REMEMBERED_TEXT, Statement, read_statement
 
@@ -611,7 +611,7 @@ class _PoolGauges:
         event.listen(engine, "detach", self._on_detach)
         event.listen(engine, "engine_disposed", self._on_disposed)
         self._time_waits(engine.pool)
-        self._changes = Later(self._publish)
+        self._changes = Later(self._publish, seconds=COUNT_SECONDS)
         self._is_published = True
         self._publish(None)
 

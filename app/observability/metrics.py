@@ -42,7 +42,7 @@ from app.observability.context import (
     observe_requests,
     requests_in_progress,
 )
-from app.observability.observations import Traced, observe_all
+from app.observability.observations import COUNT_SECONDS, Traced, observe_all
 from app.observability.settling import Later, settle
 from app.observability.shared_metrics import is_shared, shared_registry
 
@@ -122,7 +122,7 @@ def instrument_metrics(app: FastAPI, settings: MetricsSettings) -> None:
 
     if is_shared():
         app.add_middleware(cast("Any", _InProgress))
-    observe_requests(app, Later(observe, _publish_tallies).add)
+    observe_requests(app, Later(observe, _publish_tallies, seconds=COUNT_SECONDS).add)
     # A plain `def`: Starlette runs it in a thread, since rendering 20,000 series takes 0.2 s.
     app.add_route("/metrics", metrics_page, include_in_schema=False)
 

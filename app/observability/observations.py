@@ -14,7 +14,8 @@ from typing import Any, Final, cast
 from prometheus_client import REGISTRY, Histogram, Metric
 from prometheus_client.registry import Collector
 
-from app.observability.settling import Later, settle
+from app.observability.settling import SETTLE_SECONDS, Later, settle
+from app.observability.shared_metrics import is_shared
 
 
 class _Settled(Collector):
@@ -27,6 +28,10 @@ class _Settled(Collector):
 
 
 REGISTRY.register(_Settled())  # a registry is read in the order in which it was filled
+
+COUNT_SECONDS: Final = SETTLE_SECONDS if is_shared() else 0.2
+"""How long counts may wait. Nobody sees them before a scrape, which settles; there is more of it by then. But
+where workers share a page a scrape asks one of them, and one that is killed must not take much along."""
 
 Traced = tuple[float, Mapping[str, str]]
 """A value and its exemplar."""
@@ -87,4 +92,4 @@ def _observe_waiting() -> None:
 
 _MAX_WAITING: Final = 512
 """As many take 0.2 ms, and are some 80 requests."""
-_later: Final = Later(_gather, _observe_waiting, limit=_MAX_WAITING)
+_later: Final = Later(_gather, _observe_waiting, seconds=COUNT_SECONDS, limit=_MAX_WAITING)

@@ -1,7 +1,7 @@
 """What need not be done at once is done for several requests in a row: their lines, their counts.
 
-Must never lose anything while the process lives, and never keep it for longer than SETTLE_SECONDS while
-the event loop runs. Who reads what is made of it calls `settle` first.
+Must never lose anything while the process lives, and never keep it for longer than it is told to while the
+event loop runs. Who reads what is made of it calls `settle` first.
 """
 
 import asyncio
@@ -21,9 +21,8 @@ class Later(Generic[T]):
     """Does to several things in a row what could be done to each of them at once.
 
     Between two requests all of the server's code and data pass the processor's caches, so a function that
-    takes 4 µs when it has just run takes 20 there. Things wait for SETTLE_SECONDS at the most, and as few
-    as MAX_UNSETTLED: the event loop must not wait for them. They should be small, since what is kept
-    cannot be used for the next request.
+    takes 4 µs when it has just run takes 20 there. Not many may wait, since the event loop waits for all of
+    them; and they should be small, since what is kept cannot be used for the next request.
     """
 
     def __init__(
@@ -31,14 +30,16 @@ class Later(Generic[T]):
         handle: Callable[[T], None],
         then: Callable[[], None] | None = None,
         *,
+        seconds: float = SETTLE_SECONDS,
         limit: int = MAX_UNSETTLED,
     ) -> None:
         """`handle` is called for each thing, in order, and `then` after several; they must not raise.
 
-        `limit` is how many may wait.
+        `seconds` is how long they may wait, and `limit` how many.
         """
         self._handle = handle
         self._then = then
+        self._seconds = seconds
         self._limit = limit
         self._waiting: deque[T] = deque()
         self._is_awaited = False
@@ -49,22 +50,42 @@ class Later(Generic[T]):
         waiting.append(thing)
         if not self._is_awaited:
             self._is_awaited = True
-            _settle_soon(self)
+            self._settle_soon()
         elif len(waiting) >= self._limit:
             self.settle()
+
+    def _settle_soon(self) -> None:
+        global _loop  # noqa: PLW0603 - one loop has the timers
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.settle()
+            return
+        if loop is not _loop:  # the one before may have gone, with all of its timers
+            _loop = loop
+            settle()
+        _unsettled[self] = None
+        if _timers.get(self) is not loop:
+            _timers[self] = loop
+            loop.call_later(self._seconds, self._on_time)
+
+    def _on_time(self) -> None:
+        _timers.pop(self, None)
+        self.settle()
 
     def settle(self) -> None:
         """Handle what waits."""
         waiting, handle = self._waiting, self._handle
         with _settling:
             self._is_awaited = False  # what comes from here on sees to itself
+            _unsettled.pop(self, None)
             try:
                 while waiting:
                     handle(waiting.popleft())
             finally:
                 if waiting:  # it did raise: the others have their turn the next time
                     self._is_awaited = True
-                    _unsettled.append(self)
+                    _unsettled[self] = None
                 if self._then is not None:
                     self._then()
 
@@ -74,41 +95,26 @@ class Later(Generic[T]):
         self._waiting.clear()
 
 
-_unsettled: Final[deque[Later[Any]]] = deque()
+_unsettled: Final[dict[Later[Any], None]] = {}
+"""In the order in which they began to wait."""
+_timers: Final[dict[Later[Any], asyncio.AbstractEventLoop]] = {}
 _settling = threading.RLock()
-_timer_of: asyncio.AbstractEventLoop | None = None
-
-
-def _settle_soon(later: Later[Any]) -> None:
-    global _timer_of  # noqa: PLW0603 - one timer for all
-    _unsettled.append(later)
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        settle()
-        return
-    if _timer_of is not loop:
-        _timer_of = loop
-        loop.call_later(SETTLE_SECONDS, _on_time)
-
-
-def _on_time() -> None:
-    global _timer_of  # noqa: PLW0603 - one timer for all
-    _timer_of = None
-    settle()
+_loop: asyncio.AbstractEventLoop | None = None
 
 
 def settle() -> None:
     """Handle all that was put off. For who is about to read what it leads to."""
-    while _unsettled:
-        _unsettled.popleft().settle()
+    for later in list(_unsettled):
+        later.settle()
 
 
 def _forget_in_child() -> None:
-    global _settling, _timer_of
-    _settling, _timer_of = threading.RLock(), None
-    while _unsettled:
-        _unsettled.popleft().forget()
+    global _settling, _loop
+    _settling, _loop = threading.RLock(), None
+    for later in list(_unsettled):
+        later.forget()
+    _unsettled.clear()
+    _timers.clear()
 
 
 os.register_at_fork(after_in_child=_forget_in_child)

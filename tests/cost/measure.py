@@ -65,7 +65,7 @@ def measure() -> tuple[Table, dict[float, Table]]:
 def _show(found: Table) -> None:
     columns = "{:22} {:>10} {:>11}  {:28} {:34} {}\n"
     out = sys.stdout.write
-    out(columns.format("request", "bare calls", "added calls", "statements", "lines", "spans"))
+    out(columns.format("request", "10: bare", "10: added", "statements", "lines", "spans"))
     for section, counted in found.items():
         if "bare_calls" in counted:
             texts = (

@@ -26,7 +26,7 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from sqlalchemy import event
 
-from app.observability import settling
+from app.observability import settling, tracing
 from app.observability.logs import flush_logs
 from tests.cost.applications import (
     add_routes,
@@ -44,6 +44,8 @@ from tests.service import migrate_database
 
 WARM_UP: Final = 3
 TIMES: Final = 7
+TOGETHER: Final = 10
+"""Requests in a row whose calls are counted as one: what is put off is done for several of them."""
 WINDOWS: Final = {"ping": 1_000, "read_order": 200}
 """Requests in each window in which memory is watched."""
 _CONTROL: Final = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
@@ -114,7 +116,7 @@ class Probe:
         return {"first": dict(first - before), "further": dict(_series() - first)}
 
     async def calls(self, *names: str) -> dict[str, dict[str, int]]:
-        """Return the calls that each request makes."""
+        """Return the calls that TOGETHER requests of each kind make."""
         found = {}
         for name in names or self.requests.named:
             ask = self.requests.named[name]
@@ -125,8 +127,9 @@ class Probe:
         return found
 
     async def _settled(self, ask: Ask) -> None:
-        """Ask, and do at once what is put off: it is the request's, whenever it is done."""
-        await self.ask(ask)
+        """Ask TOGETHER times, and then do what is put off: it is the requests', whenever it is done."""
+        for _ in range(TOGETHER):
+            await self.ask(ask)
         settling.settle()
 
     async def growth(self, sent: Callable[[], Awaitable[None]], *, sampled: bool) -> dict[str, int]:
@@ -165,9 +168,8 @@ class Probe:
     def _settle(self) -> None:
         if not flush_logs(SECONDS):
             raise RuntimeError("the log is not written")
-        settling._timer_of = (
-            None  # so that each request starts one: whether one runs is a matter of time
-        )
+        if tracing._active is not None:
+            tracing._active.flush(SECONDS)
 
     def _lines(self, begin: int) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self._log.read_bytes()[begin:].splitlines()]

@@ -55,7 +55,8 @@ def tabulate(bare: Table, services: Mapping[float, Table]) -> Table:
 
     A request's section has its spans by kind, log lines by type, statements (BEGIN, COMMIT and the like
     are `control`), series that were added once it is known, blocks of memory that stay behind, and the
-    calls of functions, in Python and C: of the bare application, and what is added to them, by module.
+    calls of functions, in Python and C, of ten such requests in a row: of the bare application, and what is
+    added to them, by module.
     """
     most = services[max(services)]
     spans = {"spans_of_no_request": most["spans_of_no_request"]}
@@ -151,7 +152,7 @@ def _of_calls(
         return
     pairs = {name: (known.get(name, 0), now["added"].get(name, 0)) for name in known | now["added"]}
     changed = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    yield f"calls that are added to the bare application: expected {before}, counted {after}"
+    yield f"calls that ten requests add to the bare application's: expected {before}, counted {after}"
     for module, (was, has) in sorted(changed.items(), key=lambda one: -abs(one[1][1] - one[1][0])):
         yield f"    {module}: expected {was}, counted {has} ({has - was:+}); among them now:"
         inside = Counter({key: n for key, n in functions.items() if _module(key) == module})

@@ -41,6 +41,15 @@ def test_latency_is_measured_of_the_service_with_every_trace() -> None:
     assert make_agenda(operations="list,ping").latency_operations == ("ping",)
 
 
+def test_what_is_near_its_target_is_measured_more_often() -> None:
+    closely = make_agenda().asked_closely
+
+    assert set(closely) == {"ping", "read"}
+    assert "sampling_1.0" in closely["read"]
+    assert "typical" not in closely["ping"]  # nowhere near
+    assert make_agenda(quick=True).asked_closely == {}
+
+
 def test_a_number_of_rounds_replaces_both() -> None:
     agenda = make_agenda(quick=True, rounds=2)
 

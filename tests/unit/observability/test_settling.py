@@ -88,6 +88,29 @@ async def test_what_cannot_be_done_takes_nothing_else_along() -> None:
     assert done == [0, 2, 3]
 
 
+async def test_a_timer_is_started_once_though_things_were_done_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timers: list[float] = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_later", lambda seconds, _: timers.append(seconds))
+    done: list[int] = []
+    later = Later(done.append, seconds=0.5)
+    for thing in range(1000):
+        later.add(thing)
+        later.settle()
+    assert timers == [0.5]
+    assert later not in settling._unsettled
+
+
+def test_without_a_loop_it_is_done_at_once() -> None:
+    done: list[int] = []
+    later = Later(done.append)
+    later.add(1)
+    later.add(2)
+    assert done == [1, 2]
+
+
 async def test_it_is_done_once_however_many_settle() -> None:
     done: list[int] = []
     later = Later(done.append)
