@@ -260,7 +260,8 @@ def _publish_tallies() -> None:
         if tally.durations:
             count.inc(len(tally.durations))
         if tally.traced:
-            count.inc(len(tally.traced), dict(tally.traced[-1][1]))
+            count.inc(len(tally.traced) - 1)
+            count.inc(1, dict(tally.traced[-1][1]))
         observe_all(duration, tally.durations, tally.traced)
         request_size, response_size = _sizes(handler)
         observe_all(request_size, tally.received)

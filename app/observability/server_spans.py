@@ -127,13 +127,10 @@ def request_attributes(scope: "Scope") -> dict[str, AttributeValue]:
         if name == b"user-agent":
             if agent := _text(value):
                 found["user_agent.original"] = agent
-                if kind := _synthetic_type(agent):
+                if kind := detect_synthetic_user_agent(agent):
                     found["user_agent.synthetic.type"] = kind
             break
     return found
-
-
-_synthetic_type = lru_cache(maxsize=256)(detect_synthetic_user_agent)
 
 
 MAX_TEXT: Final = 16_384
