@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from app.observability import access_line, logs
-from app.observability.context import RequestContext
+from app.observability.context import UNMATCHED_ROUTE, RequestContext
 
 if TYPE_CHECKING:
     from loguru import Record
@@ -49,10 +49,11 @@ def _line(message: str, extra: dict[str, Any], error: Exception | None = None) -
 def access(number: int, *, user_agent: str = BROWSER, path: str = "") -> bytes:
     """Write an access line of its own."""
     order_id = ORDER.format(number)
-    context = RequestContext(f"{number:032x}", route="/v1/orders/{order_id}")
-    context.method = "GET"
-    context.path = path or f"/v1/orders/{order_id}"
-    context.path_parameters = {"order_id": order_id}
+    context = RequestContext(f"{number:032x}", route=UNMATCHED_ROUTE)
+    context.method, context.path = "GET", path
+    if not path:
+        context.route, context.path = "/v1/orders/{order_id}", f"/v1/orders/{order_id}"
+        context.path_parameters = {"order_id": order_id}
     context.client = ("203.0.113.77", 40_000)
     context.user_agent = user_agent.encode()
     context.answered, context.seconds = 200, 0.003217

@@ -11,8 +11,13 @@ from typing import Final
 
 import orjson
 
-from app.observability.context import DatabaseUse, RequestContext
-from app.observability.redaction import Clean, redact_address, redact_path, redact_text
+from app.observability.context import UNMATCHED_ROUTE, DatabaseUse, RequestContext
+from app.observability.redaction import (
+    redact_address,
+    redact_matched_path,
+    redact_path,
+    redact_text,
+)
 
 SERVED: Final = "request served"
 
@@ -47,9 +52,8 @@ _MAX_USER_AGENT: Final = 256
 
 
 def _path(context: RequestContext) -> str:
-    if context.path == context.route and len(context.path) <= _MAX_PATH:
-        return Clean(context.path)  # nothing in it is the client's
-    return redact_path(context.path, context.path_parameters, _MAX_PATH)
+    redact = redact_path if context.route == UNMATCHED_ROUTE else redact_matched_path
+    return redact(context.path, context.path_parameters, _MAX_PATH)
 
 
 def _user_agent(given: bytes) -> str:

@@ -281,6 +281,9 @@ _GATHER_SECONDS: Final = 0.02
 """Lines are written together at most this late: one system call and one thread switch for many."""
 
 
+_NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
+
+
 class _Destination:
     """A text stream, written to directly through a copy of its file descriptor if it has one."""
 
@@ -288,11 +291,51 @@ class _Destination:
         self._stream = stream
         self._rest = b""
         self._descriptor: int | None = None
-        self._is_stream_of_bytes = False
+        self._is_stream_of_bytes = self._may_refuse = False
         with suppress(OSError, ValueError, AttributeError):  # None, closed, or in memory
             self._descriptor = os.dup(stream.fileno())  # type: ignore[union-attr]
             mode = os.fstat(self._descriptor).st_mode
             self._is_stream_of_bytes = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+            self._may_refuse = bool(_NOWAIT) and stat.S_ISFIFO(mode)
+
+    def write_at_once(self, lines: Sequence[bytes]) -> int:
+        """Write what goes without waiting; return how many of `lines` need not be given to `write`.
+
+        A pipe can be asked to refuse what it has no room for, without a word to others who write to it
+        (RWF_NOWAIT of pwritev(2); O_NONBLOCK would be theirs as well). A line of which it took a part has
+        to be finished by the next `write`, see `has_rest`; until then nobody else has his turn.
+        """
+        if self._descriptor is None or not self._may_refuse or self._rest:
+            return 0
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # another process writes, and may be waiting for the reader
+            return 0
+        data = b"".join(lines)
+        written = 0
+        try:
+            written = os.pwritev(self._descriptor, [data], -1, _NOWAIT)
+        except BlockingIOError:
+            pass
+        except OSError:  # an old kernel, or nobody reads any more: `write` knows what to do
+            self._may_refuse = False
+        taken = len(lines)
+        if written < len(data):
+            ends = list(accumulate(map(len, lines), initial=0))
+            taken = bisect_left(ends, written)
+            self._rest = data[written : ends[taken]]
+        if not self._rest:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        return taken
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether a part of a line is left to be written."""
+        return bool(self._rest)
+
+    def forget_rest(self) -> None:
+        """Leave the part of a line that is left to the process that has begun it."""
+        self._rest = b""
 
     def write(self, lines: Sequence[bytes]) -> int:
         """Write `lines`, waiting for the reader where necessary; return how many of them were lost.
@@ -357,7 +400,7 @@ class _Writer:
         self._changed = threading.Condition()
         self._lines: deque[bytes] = deque()
         self._bytes = self._accepted = self._finished = 0
-        self._hurry = self._closed = False
+        self._hurry = self._closed = self._is_writing = False
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -379,9 +422,22 @@ class _Writer:
             self._on_drop(1)
 
     def put_all(self, lines: Sequence[bytes]) -> None:
-        """Do the same to several lines, of which some may be dropped."""
-        size = sum(map(len, lines))
+        """Do the same to several lines, of which some may be dropped.
+
+        Where none wait, they are written here and now, as far as the reader has room: a thread that is
+        woken for them costs more than the writing does.
+        """
         with self._changed:
+            if not self._lines and not self._is_writing and not self._closed:
+                taken = self._destination.write_at_once(lines)
+                self._accepted += taken
+                self._finished += taken
+                lines = lines[taken:]
+                if self._destination.has_rest and not lines:
+                    lines = [b""]  # the thread is to write it
+            if not lines:
+                return
+            size = sum(map(len, lines))
             fit = (
                 len(self._lines) + len(lines) <= MAX_BUFFERED_LINES
                 and self._bytes + size <= MAX_BUFFERED_BYTES
@@ -415,6 +471,7 @@ class _Writer:
 
     def restart_in_child(self) -> None:
         """Begin anew after a fork, which copies the buffer but not the thread."""
+        self._destination.forget_rest()
         self._start()
 
     def _run(self) -> None:
@@ -426,6 +483,7 @@ class _Writer:
                 if self._bytes < _BATCH_BYTES and not self._closed:
                     self._changed.wait_for(lambda: self._hurry, _GATHER_SECONDS)
                 batch = self._take()
+                self._is_writing = True
             try:
                 lost = self._destination.write(batch)
             except Exception:  # noqa: BLE001 - whatever became of stdout, the service goes on
@@ -433,6 +491,7 @@ class _Writer:
             if lost:
                 self._on_drop(lost)
             with self._changed:
+                self._is_writing = False
                 self._finished += len(batch)
                 self._hurry = self._hurry and bool(self._lines)
                 self._changed.notify_all()

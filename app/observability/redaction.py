@@ -418,6 +418,16 @@ def redact_path(path: str, parameters: Mapping[str, object], limit: int = MAX_TE
     return Clean("/".join(segments)[:limit])
 
 
+def redact_matched_path(
+    path: str, parameters: Mapping[str, object], limit: int = MAX_TEXT
+) -> Clean:
+    """Return the same of a path that a route has matched, sooner: what is no parameter is the route's."""
+    for name, value in parameters.items():
+        if is_secret_key(name) or not _is_id(str(value)):
+            return redact_path(path, parameters, limit)
+    return Clean(path[:limit])
+
+
 _WORD = re.compile(
     r"\.?[A-Za-z]{0,15}[0-9]{0,3}(?:[._-][A-Za-z]{1,15}[0-9]{0,2}){0,5}|\[[a-z]{1,15}\]"
 )

@@ -71,6 +71,7 @@ from app.observability.redaction import (
     Clean,
     is_secret_key,
     redact_address,
+    redact_matched_path,
     redact_path,
     redact_text,
     redact_url,
@@ -418,15 +419,13 @@ def _incoming_context(propagated: _Headers) -> Context:
 def _describe(span: Span, scope: "Scope") -> None:
     """Name the server span after the route, and say whose request it was."""
     route = route_template(scope)
-    path: str = scope["path"]
-    found: dict[str, AttributeValue] = {
-        "url.path": Clean(path)  # nothing in it is the client's
-        if path == route
-        else redact_path(path, scope.get("path_params") or {})
-    }
-    if route != UNMATCHED_ROUTE:
+    path, parameters = scope["path"], scope.get("path_params") or {}
+    found: dict[str, AttributeValue]
+    if route == UNMATCHED_ROUTE:
+        found = {"url.path": redact_path(path, parameters)}
+    else:
         span.update_name(f"{span_name(scope)} {route}")
-        found["http.route"] = route
+        found = {"http.route": route, "url.path": redact_matched_path(path, parameters)}
     if context := request_context(scope):
         found["request.id"] = Clean(context.request_id)  # looked at when it came in
         if context.user_id:

@@ -131,7 +131,7 @@ async def test_the_loops_of_the_worker_are_among_its_tasks(
     assert tasks["reconcile"]["coroutine"] == "Worker._repeat"
     assert "/app/worker.py:" in tasks["reconcile"]["stack"][0]
     names = {frame["name"] for frame in profile.json()["shared"]["frames"]}
-    assert "_relay" in names
+    assert "relay" in names
 
 
 async def test_each_use_is_in_the_audit_log_with_who_asked_from_where(

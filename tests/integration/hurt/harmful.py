@@ -4,7 +4,7 @@ The measuring must see each of these, or it would see nothing.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -16,13 +16,21 @@ _WRITER: Final[Any] = logs._Writer
 _SPANS: Final[Any] = tracing._CountedSpans
 
 
+def _use(put: Callable[[logs._Writer, bytes], None]) -> None:
+    def put_all(writer: logs._Writer, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            put(writer, line)
+
+    _WRITER.put, _WRITER.put_all = put, put_all
+
+
 def write_where_it_is_logged() -> None:
     """A log line is written by whoever logs it, as with a plain stream handler."""
 
     def put(writer: logs._Writer, line: bytes) -> None:
         writer._destination.write([line])
 
-    _WRITER.put = put
+    _use(put)
 
 
 def export_where_it_ends() -> None:
@@ -42,7 +50,7 @@ def keep_everything() -> None:
     def put(_: logs._Writer, line: bytes) -> None:
         kept.append(line * 20)
 
-    _WRITER.put = put
+    _use(put)
 
 
 KINDS: Final[dict[str, Callable[[], None]]] = {

@@ -1,11 +1,13 @@
 """The log line: its fields, what may not be in it, and how it leaves the process."""
 
 import asyncio
+import errno
 import gc
 import io
 import json
 import logging
 import os
+import random
 import re
 import select
 import subprocess
@@ -492,6 +494,135 @@ def test_a_non_blocking_destination_gets_every_line() -> None:
     assert messages == [str(number) for number in range(1000)]
 
 
+def read_all(reading: int, until: bytes) -> bytes:
+    received = b""
+    while not received.endswith(until):
+        received += os.read(reading, 65_536)
+    return received
+
+
+only_where_a_pipe_may_refuse = pytest.mark.skipif(
+    not logs._NOWAIT, reason="this system has no pwritev that does not wait"
+)
+
+
+MakeWriter = Callable[[logs._Destination], logs._Writer]
+
+
+@pytest.fixture
+def dropped() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def make_writer(dropped: list[int]) -> Iterator[MakeWriter]:
+    """Make writers whose threads end with the test."""
+    made: list[logs._Writer] = []
+
+    def make(destination: logs._Destination) -> logs._Writer:
+        made.append(logs._Writer(destination, dropped.append))
+        return made[-1]
+
+    yield make
+    for writer in made:
+        writer.close(60)
+        writer._thread.join(60)
+
+
+@only_where_a_pipe_may_refuse
+def test_several_lines_are_written_without_a_thread_where_there_is_room(
+    pipe: tuple[int, io.TextIOWrapper], make_writer: MakeWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = logs._Destination(pipe[1])
+    writer = make_writer(destination)
+    monkeypatch.setattr(destination, "write", lambda _: pytest.fail("the thread was asked"))
+    writer.put_all([b"one\n", b"two\n"])
+    assert os.read(pipe[0], 100) == b"one\ntwo\n"
+    assert writer.flush(0)
+
+
+@only_where_a_pipe_may_refuse
+def test_lines_that_find_no_room_are_whole_in_order_and_all_there(
+    pipe: tuple[int, io.TextIOWrapper], make_writer: MakeWriter, dropped: list[int]
+) -> None:
+    writer = make_writer(logs._Destination(pipe[1]))
+    sizes = random.Random(1)
+    lines = [b"%d %s\n" % (number, b"x" * sizes.randrange(3000)) for number in range(400)]
+    lines.append(b"end\n")
+    for begin in range(0, len(lines), 8):
+        if begin % 5 == 0:
+            writer.put(lines[begin])
+            writer.put_all(lines[begin + 1 : begin + 8])
+        else:
+            writer.put_all(lines[begin : begin + 8])
+    assert not writer.flush(0.05), "the reader has not read, so there is no room for all"
+
+    assert read_all(pipe[0], b"\nend\n") == b"".join(lines)
+    assert writer.flush(60)
+    writer.put_all([b"after\n"])
+    assert read_all(pipe[0], b"after\n") == b"after\n"
+    assert not dropped
+
+
+@only_where_a_pipe_may_refuse
+def test_a_part_of_a_line_is_not_written_again_by_a_child(
+    pipe: tuple[int, io.TextIOWrapper], make_writer: MakeWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = logs._Destination(pipe[1])
+    line = b"x" * 200_000 + b"\n"
+    assert destination.write_at_once([line]) == 1
+    assert destination.has_rest
+    writer = make_writer(destination)
+    monkeypatch.setattr(writer, "_start", lambda: None)  # the thread is here still
+    writer.restart_in_child()
+    assert not destination.has_rest
+
+
+def test_a_kernel_that_cannot_refuse_is_asked_once(
+    pipe: tuple[int, io.TextIOWrapper], make_writer: MakeWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def refuse(*given: object) -> int:
+        asked.append(given)
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(logs, "_NOWAIT", 8)
+    monkeypatch.setattr(os, "pwritev", refuse, raising=False)
+    writer = make_writer(logs._Destination(pipe[1]))
+    for line in (b"one\n", b"two\n"):
+        writer.put_all([line])
+        assert read_all(pipe[0], line) == line
+    assert len(asked) == 1
+
+
+@only_where_a_pipe_may_refuse
+def test_nobody_waits_for_another_process_that_writes(
+    pipe: tuple[int, io.TextIOWrapper], make_writer: MakeWriter
+) -> None:
+    program = (
+        f"import fcntl; fcntl.lockf({pipe[1].fileno()}, fcntl.LOCK_EX);"
+        "print('locked', flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program],
+        pass_fds=[pipe[1].fileno()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    with other:
+        assert other.stdout.readline() == "locked\n"
+        writer = make_writer(logs._Destination(pipe[1]))
+        writer.put_all([b"one\n"])
+        assert not writer.flush(0.1)
+        other.stdin.write("\n")
+        other.stdin.flush()
+        assert read_all(pipe[0], b"one\n") == b"one\n"
+
+
 def test_lines_from_many_threads_arrive_whole(lines: Lines) -> None:
     def work(name: str) -> None:
         for number in range(200):
@@ -827,6 +958,7 @@ def test_without_a_trace_each_request_draws(lines: Lines, monkeypatch: pytest.Mo
     for drawn in (0, 2**64 - 1):
         monkeypatch.setattr("secrets.randbits", lambda _, drawn=drawn: drawn)
         client.get(f"/busy/{min(drawn, 9)}")
+        assert flush_logs()  # it is drawn when the line is made
     assert [line["path"] for line in lines()] == ["/busy/0"]
 
 

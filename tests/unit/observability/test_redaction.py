@@ -19,10 +19,12 @@ from app.observability.redaction import (
     MAX_ITEMS,
     MAX_TEXT,
     REDACTED,
+    Clean,
     is_secret_key,
     pseudonym,
     redact,
     redact_address,
+    redact_matched_path,
     redact_path,
     redact_text,
     redact_url,
@@ -189,6 +191,29 @@ def test_a_path_keeps_words_and_the_ids_of_its_route(path: str, shown: str) -> N
     parameters = {"order_id": "018f4e1c-7b1a-7c3e-9f21-0242ac120002", "code": "482913x"}
 
     assert redact_path(path, parameters) == shown
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters"),
+    [
+        ("/v1/orders", {}),
+        ("/v1/orders/4821", {"order_id": 4821}),
+        ("/v1/orders/4821", {"pin": 4821}),
+        (
+            "/v1/orders/0190a6f4-7b2e-7cc0-8d9f-5a1b2c3d4e5f",
+            {"id": "0190a6f4-7b2e-7cc0-8d9f-5a1b2c3d4e5f"},
+        ),
+        ("/v1/people/jane@example.com/orders/7", {"person": "jane@example.com", "order_id": "7"}),
+        ("/files/tok_LIVE12345678", {"path": "tok_LIVE12345678"}),
+    ],
+)
+def test_of_a_route_that_matched_the_same_is_shown(
+    path: str, parameters: dict[str, object]
+) -> None:
+    found = redact_matched_path(path, parameters)
+    assert found == redact_path(path, parameters)
+    assert isinstance(found, Clean)
+    assert redact_matched_path(path, parameters, 5) == found[:5]
 
 
 def test_a_number_is_an_id_where_the_route_says_so() -> None:
