@@ -24,12 +24,11 @@ from app.observability.context import (
     current_context,
     current_trace_ids,
     request_context,
-    route_template,
 )
-from app.observability.exceptions import record_exception
+from app.observability.exceptions import UnhandledExceptionMiddleware, record_request_error
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -145,20 +144,6 @@ def respond_to(error: AppError, *, path: str) -> Response:
     )
 
 
-def record_request_error(error: BaseException, scope: "Scope", *, handled: bool = False) -> None:
-    """Log, count and report what went wrong in a request, with the route it went wrong in.
-
-    It is `handled` when the answer says what is the matter, as a 503 does, and not only that something is.
-    """
-    record_exception(
-        error,
-        where="request",
-        handled=handled,
-        route=route_template(scope),
-        method=scope.get("method", ""),
-    )
-
-
 async def _on_app_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AppError)  # noqa: S101 - registered for this class only
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -204,8 +189,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     )
 
 
-class UnhandledErrorMiddleware:
-    """Answer an unexpected exception with a 500 problem, recorded once.
+class UnhandledErrorMiddleware(UnhandledExceptionMiddleware):
+    """Answer an unexpected exception with a 500 problem, recorded once, and record what escapes the lifespan.
 
     Stands inside the signals' middleware, unlike Starlette's own handler for `Exception`: so the
     metrics and the access line see a response with status 500, and it gets every header that the
@@ -213,12 +198,9 @@ class UnhandledErrorMiddleware:
     goes on, and the server closes the connection.
     """
 
-    def __init__(self, app: "ASGIApp") -> None:
-        self.app = app
-
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await super().__call__(scope, receive, send)
             return
         answer: RequestContext | _Answer | None = request_context(scope)
         if answer is None:  # nobody else looks at it

@@ -25,7 +25,6 @@ from app.infrastructure.web import (
 from app.observability.context import identify_requests
 from app.observability.database import instrument_database
 from app.observability.error_tracking import report_warning
-from app.observability.exceptions import instrument_exceptions
 from app.observability.health import Check, Health, disk_space_check, install_health_routes
 from app.observability.logs import instrument_access_log
 from app.observability.metrics import instrument_metrics
@@ -92,8 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         is_ending=lambda: health.draining,
     )
 
-    # What every request passes, from the innermost layer to the outermost
-    instrument_exceptions(app)
+    # What every request passes, from the innermost layer to the outermost. The first records what escapes.
     install_error_handlers(app)
     install_database_errors(app)
     limit_bodies(app, settings)

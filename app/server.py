@@ -5,6 +5,7 @@ process is the rule and a container is what is replicated; `serve_with_workers` 
 use several cores in one container (docs/decisions/0005-several-workers.md).
 """
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -54,7 +55,7 @@ def serve(
         SystemExit: With 0 after a signal, with 3 when the start failed.
     """
     listener = _listen(host, port)
-    config = uvicorn.Config(app, **_options(graceful_seconds, proxies))
+    config = _Config(app, **_options(graceful_seconds, proxies))
     _end_on_signals()
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
@@ -112,6 +113,16 @@ def serve_with_workers(
     sys.exit(STARTUP_FAILURE if supervisor.start_failed else 0)
 
 
+class _Config(uvicorn.Config):
+    """uvicorn's, and what was made by the time the application is there need not be looked at again."""
+
+    def load(self) -> None:
+        """Make the application. Modules and routes stay for good: the garbage collector may forget them."""
+        super().load()
+        gc.collect()
+        gc.freeze()
+
+
 def _options(graceful_seconds: int, proxies: str) -> dict[str, Any]:
     return {
         "access_log": False,  # the access line is ours
@@ -152,7 +163,7 @@ def _listen(host: str, port: int) -> socket.socket:
 # Several workers --------------------------------------------------------------------------------------
 
 
-class _WorkerConfig(uvicorn.Config):
+class _WorkerConfig(_Config):
     """What uvicorn hands to each worker, with what we have to do there."""
 
     def configure_logging(self) -> None:

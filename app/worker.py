@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.infrastructure import idempotency, outbox
+from app.infrastructure import idempotency, outbox, purge
 from app.infrastructure.audit import record_use
 from app.infrastructure.audit_chain import SEAL_BATCH, audit_keys, sample_unsealed, seal
 from app.infrastructure.audit_configuration import recording_configuration
@@ -218,15 +218,15 @@ class Worker:
     async def _purge(self) -> bool:
         """Delete one batch of each, in transactions of their own: locks are held for moments."""
         is_more = False
-        for purge, batch in (
-            (idempotency.purge_expired, idempotency.PURGE_BATCH),
-            (users.purge_sessions, users.PURGE_BATCH),
-            (outbox.purge_finished, outbox.PURGE_BATCH),
+        for purge_some in (
+            idempotency.purge_expired,
+            users.purge_sessions,
+            outbox.purge_finished,
         ):
             async with self._database.transaction() as session:
-                purged = await purge(session)
+                purged = await purge_some(session)
             self._purged += purged
-            is_more |= purged == batch
+            is_more |= purged == purge.PURGE_BATCH
         if not is_more:
             logger.bind(type="job", task="purge", rows=self._purged).info("purged")
             self._purged = 0

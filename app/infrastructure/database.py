@@ -40,7 +40,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 from sqlalchemy.types import TypeDecorator
 from starlette.responses import Response
 
-from app.errors import ServiceUnavailable, record_request_error, respond_to
+from app.errors import ServiceUnavailable, respond_to
+from app.observability.exceptions import record_request_error
 
 SQLITE_BUSY_SECONDS = 15.0
 """How long a SQLite writer waits for the other processes: well above any transaction of ours."""

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import String, Text, delete, select, tuple_
+from sqlalchemy import String, Text, delete
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -23,14 +23,13 @@ from starlette.responses import Response
 
 from app.errors import AppError
 from app.infrastructure.database import Base, Database, now
+from app.infrastructure.purge import delete_oldest
 from app.observability.business import count_feature
 from app.observability.security import record_security_event
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
 RETENTION = dt.timedelta(hours=24)
-PURGE_BATCH = 1000
-"""Keys deleted by one transaction."""
 
 
 class IdempotencyKeyReused(AppError):
@@ -125,21 +124,8 @@ async def claim(
 
 async def purge_expired(session: AsyncSession) -> int:
     """Delete keys whose time is over, PURGE_BATCH at most; return how many."""
-    identity = (IdempotencyRecord.owner_id, IdempotencyRecord.operation, IdempotencyRecord.key)
-    expired = (
-        select(*identity)
-        .where(IdempotencyRecord.expires_at < now())
-        .order_by(IdempotencyRecord.expires_at)
-        .limit(PURGE_BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    deleted = await session.scalars(
-        delete(IdempotencyRecord)
-        .where(tuple_(*identity).in_(select(*expired.cte("expired").c)))
-        .returning(IdempotencyRecord.key)
-        .execution_options(synchronize_session=False)
-    )
-    return len(deleted.all())
+    expires = IdempotencyRecord.expires_at
+    return await delete_oldest(session, expires, expires < now())
 
 
 async def run_resumable(

@@ -27,7 +27,6 @@ from sqlalchemy import (
     Select,
     String,
     UniqueConstraint,
-    delete,
     func,
     insert,
     literal_column,
@@ -38,6 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.infrastructure.database import Base, PrimaryKey, now
+from app.infrastructure.purge import delete_oldest
 from app.observability.context import current_context
 from app.observability.tracing import inject_trace, publish_span
 
@@ -48,8 +48,6 @@ MAX_ATTEMPTS = 6
 
 KEEP = dt.timedelta(days=7)
 """How long finished messages stay, for whoever has to find out what happened."""
-PURGE_BATCH = 1000
-"""Messages deleted by one transaction: it stays short, however much there is to delete."""
 
 outbox_messages = Gauge(
     "outbox_messages",
@@ -464,20 +462,8 @@ async def purge_finished(session: AsyncSession) -> int:
     Returns:
         How many: PURGE_BATCH at most, the oldest first. Then there may be more.
     """
+    published = OutboxMessage.published_at
     delivery = select(OutboxDelivery.id).where(OutboxDelivery.message_id == OutboxMessage.id)
     # Each by its own index: "not done" has none, and would be looked for in all that is done.
     is_open, is_dead = delivery.where(_IS_OPEN).exists(), delivery.where(_IS_DEAD).exists()
-    old = (
-        select(OutboxMessage.id)
-        .where(OutboxMessage.published_at < now() - KEEP, ~is_open, ~is_dead)
-        .order_by(OutboxMessage.published_at)
-        .limit(PURGE_BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    deleted = await session.scalars(
-        delete(OutboxMessage)
-        .where(OutboxMessage.id.in_(select(old.cte("old").c.id)))
-        .returning(OutboxMessage.id)
-        .execution_options(synchronize_session=False)
-    )
-    return len(deleted.all())
+    return await delete_oldest(session, published, published < now() - KEEP, ~is_open, ~is_dead)

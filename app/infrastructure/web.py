@@ -33,7 +33,7 @@ class WebSettings(BaseSettings):
     )
     forwarded_allow_ips: str = Field(
         "",
-        description="Comma-separated proxies whose X-Forwarded-For is believed; none by default.",
+        description="Comma-separated proxies whose X-Forwarded-For and -Proto are believed; none by default.",
     )
     max_body_bytes: int = Field(65_536, ge=1_024, description="The largest order takes some 12 kB.")
 
@@ -134,20 +134,19 @@ class BodyLimitMiddleware:
         await respond_to(error, path=scope["path"])(scope, receive, send)
 
 
-_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY")]
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+# Where a policy has frame-ancestors, browsers must ignore X-Frame-Options (CSP 3, section 6.4.2.2).
 _OF_ANSWERS = [
-    *_HEADERS,
+    _NO_SNIFFING,
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
 # Only from a page does anybody go on to somewhere else.
-_OF_PAGES = [*_HEADERS, (b"referrer-policy", b"no-referrer")]
+_OF_PAGES = [_NO_SNIFFING, (b"x-frame-options", b"DENY"), (b"referrer-policy", b"no-referrer")]
 # RFC 6797, section 7.2: it must not be sent over a connection that is not secure.
 _SECURE = [(b"strict-transport-security", b"max-age=31536000; includeSubDomains")]
-_WANTED = {
-    "http": (_OF_ANSWERS, _OF_PAGES),
-    "https": ([*_OF_ANSWERS, *_SECURE], [*_OF_PAGES, *_SECURE]),
-}
+_PLAIN = (_OF_ANSWERS, _OF_PAGES)
+_OVER_HTTPS = ([*_OF_ANSWERS, *_SECURE], [*_OF_PAGES, *_SECURE])
 _NAMES = {name for name, _ in (*_OF_ANSWERS, *_OF_PAGES, *_SECURE)}
 
 
@@ -162,7 +161,9 @@ class SecurityHeadersMiddleware:
             await self.app(scope, receive, send)
             return
         # The documentation pages load their scripts from elsewhere; nothing else loads anything.
-        wanted = _WANTED[scope["scheme"]][scope["path"].startswith(_DOCUMENTATION)]
+        # (The scheme is what a trusted proxy says, which may be anything.)
+        of_answers, of_pages = _OVER_HTTPS if scope.get("scheme") == "https" else _PLAIN
+        wanted = of_pages if scope["path"].startswith(_DOCUMENTATION) else of_answers
 
         # No coroutine: what it returns is the one of `send`. That saves a frame for each message.
         def send_with_headers(message: "Message") -> Awaitable[None]:

@@ -84,43 +84,45 @@ class DatabaseUse:
 CLIENT_CLOSED_REQUEST: Final = 499
 """nginx's status for a client that left before its answer was complete."""
 
-_NO_IDS: Final = ("", "")
-_NO_PARAMETERS: Final[Mapping[str, object]] = {}
-
 
 class RequestContext:
     """The request (or job) at hand, and what was seen of it: looked at once, for every signal.
 
-    Empty strings stand for "not known (yet)". (Slots, and not a dataclass: one is made for every request,
-    and its attributes are asked for thirty times.)
+    Empty strings stand for "not known (yet)". (A plain class whose defaults are the class's: one is made
+    for every request, and most of what it may hold is never set.)
     """
 
-    __slots__ = (
-        "_database",
-        "announced",
-        "answered",
-        "audited",
-        "client",
-        "complete",
-        "connection",
-        "ended",
-        "failed",
-        "gone",
-        "method",
-        "path",
-        "path_parameters",
-        "received",
-        "request_id",
-        "route",
-        "scope",
-        "seconds",
-        "sent",
-        "started",
-        "synthetic",
-        "trace_ids",
-        "user_agent",
-        "user_id",
-    )
+    audited = False
+    """Whether something was done that the audit log tells: its lines are never sampled away."""
+    trace_ids: tuple[str, str] = ("", "")
+    """Of the request's own span, which is not the one that is current deep inside of it."""
+
+    # Of a request only. What an observer may ask for is copied, so that the scope can be let go of.
+    scope: "Scope | None" = None
+    connection: object = None
+    method = ""
+    path = ""
+    path_parameters: Mapping[str, object] = {}
+    client: tuple[str, int] | None = None
+    started = 0.0
+    ended = 0.0
+    """Seconds since the epoch."""
+    answered = 0
+    """The status that was sent; 0 before the answer began."""
+    user_agent = b""
+    announced = 0
+    """The request's Content-Length: a handler need not read the body."""
+    received = 0
+    """Bytes of the request's body that were read."""
+    sent = 0
+    """Bytes of the answer's body."""
+    complete = False
+    failed = False
+    """Whether an exception came through, even after the answer had begun: the client saw a broken body."""
+    gone = False
+    """Whether the client left before its answer was complete."""
+    seconds = -1.0
+    """From the first layer to the end of the last; negative before that."""
 
     def __init__(
         self,
@@ -137,37 +139,6 @@ class RequestContext:
         self.user_id = user_id
         self.synthetic = synthetic
         self._database = database
-        self.audited = False
-        """Whether something was done that the audit log tells: its lines are never sampled away."""
-        self.trace_ids = _NO_IDS
-        """Of the request's own span, which is not the one that is current deep inside of it."""
-
-        # Of a request only. What an observer may ask for is copied, so that the scope can be let go of.
-        self.scope: Scope | None = None
-        self.connection: object = None
-        self.method = ""
-        self.path = ""
-        self.path_parameters: Mapping[str, object] = _NO_PARAMETERS
-        self.client: tuple[str, int] | None = None
-        self.started = 0.0
-        self.ended = 0.0
-        """Seconds since the epoch."""
-        self.answered = 0
-        """The status that was sent; 0 before the answer began."""
-        self.user_agent = b""
-        self.announced = 0
-        """The request's Content-Length: a handler need not read the body."""
-        self.received = 0
-        """Bytes of the request's body that were read."""
-        self.sent = 0
-        """Bytes of the answer's body."""
-        self.complete = False
-        self.failed = False
-        """Whether an exception came through, even after the answer began: the client saw a broken body."""
-        self.gone = False
-        """Whether the client left before its answer was complete."""
-        self.seconds = -1.0
-        """From the first layer to the end of the last; negative before that."""
 
     @property
     def database(self) -> DatabaseUse:
@@ -218,7 +189,7 @@ class RequestContext:
         self.route = route_template(scope)
         if "path_params" in scope:
             self.path_parameters = scope["path_params"]
-        if getattr(self.connection, "disconnected", False) is True:
+        if self.client_has_left:
             self.gone = True
         self.scope = self.connection = None
 

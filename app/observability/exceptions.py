@@ -1,9 +1,9 @@
 """Unhandled exceptions: whatever escapes is logged once, counted once and reported once.
 
 Owns `unhandled_exceptions_total{where}` and the log line of type `error`. Everything that can let an
-exception escape leads here: the request (`instrument_exceptions`), start-up and shut-down (the same
-layer), asyncio tasks (`install_loop_hook`), threads, finalizers and the process itself
-(`install_exception_hooks`), and jobs, which call `record_exception` themselves.
+exception escape leads here: the request (`instrument_exceptions`, or app/errors.py, which answers as well),
+start-up and shut-down (the same layer), asyncio tasks (`install_loop_hook`), threads, finalizers and the
+process itself (`install_exception_hooks`), and jobs, which call `record_exception` themselves.
 
 An exception often passes several of these on its way out; the object carries a mark, so the first one
 records it. Must never raise, whatever fails inside logging or reporting, and never touches the
@@ -106,6 +106,16 @@ def record_exception(
             )
 
 
+def record_request_error(error: BaseException, scope: "Scope", *, handled: bool = False) -> None:
+    """Record what went wrong in the request of `scope`, with the route it went wrong in.
+
+    It is `handled` when the answer says what is the matter, as a 503 does, and not only that something is.
+    """
+    route = scope["path"] if is_operational(scope["path"]) else route_template(scope)
+    method = scope.get("method", "")
+    record_exception(error, where="request", handled=handled, route=route, method=method)
+
+
 def install_exception_hooks() -> Callable[[], None]:
     """Record what escapes the process, its threads and its finalizers. Returns what undoes it.
 
@@ -181,8 +191,7 @@ class UnhandledExceptionMiddleware:
         try:
             await self.app(scope, receive, send)
         except Exception as error:
-            route = scope["path"] if is_operational(scope["path"]) else route_template(scope)
-            record_exception(error, where="request", route=route, method=scope.get("method", ""))
+            record_request_error(error, scope)
             raise
 
     async def _lifespan(self, scope: "Scope", receive: "Receive", send: "Send") -> None:

@@ -76,18 +76,19 @@ class Later(Generic[T]):
     def settle(self) -> None:
         """Handle what waits."""
         waiting, handle = self._waiting, self._handle
+        failure: Exception | None = None
         with _settling:
             self._is_awaited = False  # what comes from here on sees to itself
             _unsettled.pop(self, None)
-            try:
-                while waiting:
+            while waiting:
+                try:
                     handle(waiting.popleft())
-            finally:
-                if waiting:  # it did raise: the others have their turn the next time
-                    self._is_awaited = True
-                    _unsettled[self] = None
-                if self._then is not None:
-                    self._then()
+                except Exception as error:  # noqa: BLE001 - the others have their turn all the same
+                    failure = failure or error
+            if self._then is not None:
+                self._then()
+        if failure is not None:
+            raise failure
 
     def forget(self) -> None:
         """Drop what waits: another process handles it."""

@@ -56,6 +56,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import Attributes, AttributeValue
 from pydantic import Field, field_validator
 from starlette.background import BackgroundTask
+from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.observability.context import (
     TRACE_IDS,
@@ -314,6 +315,13 @@ def _recorder(stack: "ASGIApp") -> OpenTelemetryMiddleware:
     return recorder
 
 
+def _without_recording(handled: "ASGIApp") -> "ASGIApp":
+    """Return the same error handler without the layer inside of it that notes exceptions in the span."""
+    if type(handled) is ServerErrorMiddleware and hasattr(handled.app, "app"):
+        return ServerErrorMiddleware(handled.app.app, handled.handler, handled.debug)
+    return handled
+
+
 class SampledFirst:
     """Decide whether a request is sampled, give it a trace id, and only then have it recorded."""
 
@@ -322,7 +330,7 @@ class SampledFirst:
         self._ids = RandomIdGenerator()
         # FastAPI looks for the instrumentation's class along `.app` and leaves its native tracing off.
         self.app = recorder
-        self._unrecorded: ASGIApp = recorder.app
+        self._unrecorded = _without_recording(recorder.app)
         self._recorded = ServerSpans(recorder.app, recorder.tracer, _describe)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:

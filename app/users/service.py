@@ -9,13 +9,14 @@ import uuid
 from collections.abc import Sequence
 
 from loguru import logger
-from sqlalchemy import ColumnElement, case, delete, func, select, update
+from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.infrastructure import audit, outbox
 from app.infrastructure.database import Database, now
+from app.infrastructure.purge import delete_oldest
 from app.observability.business import (
     ActivityWindow,
     after_commit,
@@ -37,8 +38,6 @@ LOCKOUT = dt.timedelta(minutes=15)
 SEEN_EVERY = dt.timedelta(minutes=10)
 """`last_seen_at` is this coarse: active users are counted by the day, and each write costs."""
 
-PURGE_BATCH = 1000
-"""Sessions deleted by one transaction."""
 KEEP_SESSIONS = dt.timedelta(days=30)
 
 
@@ -329,17 +328,5 @@ def of_synthetic(user_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[boo
 
 async def purge_sessions(session: AsyncSession) -> int:
     """Delete sessions that ended a month ago, PURGE_BATCH at most; return how many."""
-    old = (
-        select(UserSession.id)
-        .where(UserSession.expires_at < now() - KEEP_SESSIONS)
-        .order_by(UserSession.expires_at)
-        .limit(PURGE_BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    deleted = await session.scalars(
-        delete(UserSession)
-        .where(UserSession.id.in_(select(old.cte("old").c.id)))
-        .returning(UserSession.id)
-        .execution_options(synchronize_session=False)
-    )
-    return len(deleted.all())
+    ended = UserSession.expires_at
+    return await delete_oldest(session, ended, ended < now() - KEEP_SESSIONS)

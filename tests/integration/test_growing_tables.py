@@ -12,7 +12,7 @@ import pytest_asyncio
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.infrastructure import idempotency, outbox
+from app.infrastructure import idempotency, outbox, purge
 from app.infrastructure.audit_chain import sample_unsealed
 from app.infrastructure.database import Database
 from app.infrastructure.outbox import Consumer, Message
@@ -125,9 +125,8 @@ ASKED: dict[str, Callable[[AsyncSession], Awaitable[object]]] = {
 async def test_nothing_reads_a_table_from_end_to_end_that_only_grows(
     grown: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (outbox, users, idempotency):
-        # As small against these tables as it is against those of a year.
-        monkeypatch.setattr(module, "PURGE_BATCH", 100)
+    # As small against these tables as it is against those of a year.
+    monkeypatch.setattr(purge, "PURGE_BATCH", 100)
     scanned: dict[str, tuple[str, ...]] = {}
     for name, ask in ASKED.items():
         with explaining(grown.engine) as plans:
@@ -146,12 +145,10 @@ async def test_nothing_reads_a_table_from_end_to_end_that_only_grows(
 async def test_a_purge_finds_what_is_old_and_leaves_the_rest(
     grown: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "PURGE_BATCH", 7)
-    monkeypatch.setattr(users, "PURGE_BATCH", 7)
-    monkeypatch.setattr(idempotency, "PURGE_BATCH", 7)
-    for purge in (outbox.purge_finished, users.purge_sessions, idempotency.purge_expired):
+    monkeypatch.setattr(purge, "PURGE_BATCH", 7)
+    for some in (outbox.purge_finished, users.purge_sessions, idempotency.purge_expired):
         deleted = []
         for _ in range(3):
             async with grown.transaction() as session:
-                deleted.append(await purge(session))
-        assert deleted == [7, 3, 0], purge
+                deleted.append(await some(session))
+        assert deleted == [7, 3, 0], some

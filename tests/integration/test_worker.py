@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import app.worker
 from app.infrastructure import broker as broker_module
-from app.infrastructure import outbox
+from app.infrastructure import outbox, purge
 from app.infrastructure.broker import StreamBroker, create_broker
 from app.infrastructure.database import Database, now
 from app.infrastructure.handover import DEPTH
@@ -866,7 +866,7 @@ async def test_a_worker_that_is_killed_with_its_queue_full_loses_nothing(
 async def test_a_purge_deletes_all_that_is_old_in_small_transactions(
     kitchen: Kitchen, hire: Hire, monkeypatch: pytest.MonkeyPatch, log_records: list[dict[str, Any]]
 ) -> None:
-    monkeypatch.setattr(outbox, "PURGE_BATCH", 10)
+    monkeypatch.setattr(purge, "PURGE_BATCH", 10)
     hire()
     old = now() - outbox.KEEP - dt.timedelta(hours=1)
     async with kitchen.database.transaction() as session:
@@ -877,10 +877,10 @@ async def test_a_purge_deletes_all_that_is_old_in_small_transactions(
             for _ in range(25)
         )
     commits: list[int] = []
-    purge = outbox.purge_finished
+    purge_finished = outbox.purge_finished
 
     async def noted(session: AsyncSession) -> int:
-        commits.append(await purge(session))
+        commits.append(await purge_finished(session))
         return commits[-1]
 
     monkeypatch.setattr(outbox, "purge_finished", noted)

@@ -78,7 +78,6 @@ def problem_of(answer: Response, status: int, code: str) -> dict[str, Any]:
     assert problem["request_id"]
     for name, value in {
         "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
         "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
         "Cache-Control": "no-store",
     }.items():
