@@ -8,7 +8,7 @@ from bench.comparison import BARE, BARE_MANY, CONTROL
 from bench.cpu import burst_seconds
 from bench.rate import turn_seconds
 from bench.requests import OPERATIONS
-from bench.targets import ALL_TRACES, FEW_TRACES, TYPICAL
+from bench.targets import ALL_TRACES, FEW_TRACES, SIGNALS, TYPICAL
 from bench.variants import MANY, VARIANTS
 
 PREPARE_SECONDS: Final = 6.0
@@ -16,12 +16,10 @@ START_SECONDS: Final = 1.6
 STOP_SECONDS: Final = 3.0
 """Guesses, for the time left that is shown."""
 LATENCY_OF: Final = (BARE, CONTROL, ALL_TRACES)
-_QUICK: Final = (BARE, CONTROL, FEW_TRACES, ALL_TRACES, TYPICAL)
+_QUICK: Final = (BARE, CONTROL, *SIGNALS.values(), FEW_TRACES, ALL_TRACES, TYPICAL)
 _WITH_TARGETS: Final = ("ping", "read")
-_CLOSELY: Final = {
-    "ping": (BARE, CONTROL, FEW_TRACES, ALL_TRACES, BARE_MANY, f"{FEW_TRACES}_50_routes"),
-    "read": (BARE, CONTROL, FEW_TRACES, ALL_TRACES),
-}
+_NEAR: Final = (BARE, CONTROL, *SIGNALS.values(), FEW_TRACES, ALL_TRACES)
+_CLOSELY: Final = {"ping": (*_NEAR, BARE_MANY, f"{FEW_TRACES}_50_routes"), "read": _NEAR}
 """What has a target that is near to what is measured: it takes more rounds to tell them apart."""
 
 
@@ -131,10 +129,10 @@ def make_agenda(
         variants=tuple(name for name in VARIANTS if name in wanted),
         operations=_named(operations, OPERATIONS, "operation")
         or (_WITH_TARGETS if quick else tuple(OPERATIONS)),
-        rounds=rounds or (12 if quick else 10),
-        closer_rounds=0 if quick or rounds else 40,
+        rounds=rounds or (8 if quick else 6),
+        closer_rounds=0 if quick or rounds else 36,
         burst=0.1,
-        latency_rounds=rounds or (4 if quick else 8),
+        latency_rounds=rounds or (3 if quick else 8),
         latency_turn=0.6 if quick else 1.0,
         rate=rate,
     )

@@ -5,7 +5,7 @@ listens to the log, and what would run after a commit is not even kept.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from fastapi import FastAPI
@@ -20,6 +20,7 @@ from app.observability import business
 from app.orders import routes as orders_routes
 from app.orders import service as orders
 from app.settings import Settings
+from app.telemetry import Telemetry
 from app.users import kpis as users_kpis
 from app.users import routes as users_routes
 from app.users import service as users
@@ -32,14 +33,15 @@ def create_bare(settings: Settings, *, routes: int) -> FastAPI:
     return plain_app(settings, routes=routes)
 
 
-def plain_app(settings: Settings, *, routes: int) -> FastAPI:
-    """Return the routes on their database; what the domains emit is emitted."""
+def plain_app(settings: Settings, *, routes: int, telemetry: Telemetry | None = None) -> FastAPI:
+    """Return the routes on their database; what the domains emit is emitted. `telemetry` runs meanwhile."""
     database = Database(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await database.dispose()
+        async with telemetry.running() if telemetry else nullcontext():
+            yield
+            await database.dispose()
 
     app = FastAPI(lifespan=lifespan)
     app.state.settings = settings

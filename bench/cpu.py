@@ -1,9 +1,10 @@
 """CPU time a request, by interleaved bursts: each round asks every variant in turn, in a new order.
 
 While one server works the others are frozen, so what they do in the background disturbs nobody and is
-booked on nobody. A burst begins with what the last one left in the buffers (spans, lines) and leaves about
-as much behind: over the rounds all of it is paid for. A ratio compares two bursts of one round, so a machine
-that gets slower in between changes both.
+booked on nobody. Before a burst comes a short one that does not count: a process that was frozen has
+nothing left in the processor's caches, and does at once whatever fell due meanwhile. A burst begins with
+what that one left in the buffers (spans, lines) and leaves about as much behind: over the rounds all of it
+is paid for. A ratio compares two bursts of one round, so a machine that gets slower in between changes both.
 """
 
 import random
@@ -18,6 +19,7 @@ from bench.requests import OPERATIONS, Operation
 from bench.stage import Customer
 
 CONNECTIONS = 8
+WARM_UP_SECONDS = 0.03
 DRAIN_SECONDS = 0.03
 """The log's writer gathers for 20 ms."""
 
@@ -72,22 +74,23 @@ async def measure(
 
 def burst_seconds(seconds: float) -> float:
     """Return how long a burst takes in all."""
-    return seconds + DRAIN_SECONDS + 0.02
+    return WARM_UP_SECONDS + seconds + DRAIN_SECONDS + 0.02
 
 
 async def _burst(
     server: ServerProcess, operation: Operation, customer: Customer, into: Bursts, seconds: float
 ) -> None:
     asked = operation.make(server.port, customer)
-    before = server.cpu_seconds()
     server.thaw()
     async with connected(server.port, CONNECTIONS) as client:
+        warm = await client.burst(lambda: asked, operation.status, WARM_UP_SECONDS)
+        before = server.cpu_seconds()
         began = time.perf_counter()
         durations = await client.burst(lambda: asked, operation.status, seconds)
         took = time.perf_counter() - began
     time.sleep(DRAIN_SECONDS)  # noqa: ASYNC251 - nothing else is to run
     server.freeze()
-    server.asked += len(durations)
+    server.asked += len(warm) + len(durations)
     into.cpu_seconds.append((server.cpu_seconds() - before) / len(durations))
     into.durations += durations
     into.rates.append(len(durations) / took)

@@ -18,6 +18,8 @@ UNKNOWN: Final = "cannot be said"
 
 FEW_TRACES: Final = "sampling_0.01"
 ALL_TRACES: Final = "sampling_1.0"
+SIGNALS: Final = {FEW_TRACES: "signals_0.01", ALL_TRACES: "signals_1.0"}
+"""The same without what is no telemetry, such as security headers and problem documents."""
 TYPICAL: Final = "typical"
 RATIOS: Final = (
     # variant, operation, target, stretch
@@ -26,6 +28,7 @@ RATIOS: Final = (
     (ALL_TRACES, "ping", 2.5, 1.9),
     (ALL_TRACES, "read", 1.5, 1.35),
 )
+"""For all signals at once on the bare application. The whole service is held to the same targets."""
 LESS_THAN_TYPICAL: Final = 8.0
 ROUTES: Final = 1.25
 """Added CPU at 50 routes, compared with 2: independent of their number, as far as noise lets one see. What
@@ -105,10 +108,14 @@ def _why_not(noise: Noise, operation: str, *, on_postgres: bool, latency: bool =
 def _ratios(
     figures: Mapping[str, Mapping[str, Figures]], noise: Noise, *, on_postgres: bool
 ) -> Iterator[Target]:
-    for variant, operation, target, stretch in RATIOS:
-        one = figures.get(operation, {}).get(variant)
-        doubt = one.ratio.value * noise.apart.get(operation, 0.0) if one else 0.0
-        for limit in (target, stretch):
+    for service, operation, target, stretch in RATIOS:
+        for variant, limit in (
+            (SIGNALS[service], target),
+            (SIGNALS[service], stretch),
+            (service, target),
+        ):
+            one = figures.get(operation, {}).get(variant)
+            doubt = one.ratio.value * noise.apart.get(operation, 0.0) if one else 0.0
             yield Target(
                 f"{operation}: CPU of {variant} to bare",
                 limit,

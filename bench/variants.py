@@ -8,12 +8,13 @@ from fastapi import FastAPI
 
 from app.observability.context import identify_requests
 from app.observability.database import instrument_database
-from app.observability.error_tracking import setup_error_tracking
+from app.observability.error_tracking import report_warning, setup_error_tracking
 from app.observability.exceptions import instrument_exceptions
 from app.observability.logs import instrument_access_log, setup_logs
 from app.observability.metrics import instrument_metrics
 from app.observability.tracing import instrument_tracing, setup_tracing, trace_engine
 from app.settings import Settings
+from app.telemetry import Telemetry
 from bench.bare import create_bare, plain_app
 from bench.handlers import add_handlers
 from bench.typical import create_typical
@@ -43,6 +44,21 @@ def _service(settings: Settings, *, routes: int) -> FastAPI:
 
     app = create_app(settings)
     add_handlers(app, routes)
+    return app
+
+
+def _signals(settings: Settings, *, routes: int) -> FastAPI:
+    # As app/main.py wires them.
+    telemetry = Telemetry(settings)
+    app = plain_app(settings, routes=routes, telemetry=telemetry)
+    engine = app.state.database.engine
+    instrument_exceptions(app)
+    instrument_access_log(app, settings)
+    instrument_metrics(app, settings)
+    instrument_tracing(app, telemetry.tracing)
+    identify_requests(app, settings)
+    trace_engine(engine)
+    instrument_database(engine, settings, on_finding=report_warning)
     return app
 
 
@@ -99,6 +115,10 @@ VARIANTS: Final = {
     for variant in (
         Variant("bare", create_bare, "FastAPI with the same handlers and database"),
         Variant("bare_again", create_bare, "the same once more: the difference is noise"),
+        Variant("signals_0.01", _signals, "all signals on it, 1 % of traces",
+                environment=_share(0.01), spans=0.01, lines=1),
+        Variant("signals_1.0", _signals, "all signals on it, every trace",
+                environment=_share(1.0), spans=1.0, lines=1),
         Variant("sampling_0.01", _service, "the service, 1 % of traces",
                 environment=_share(0.01), spans=0.01, lines=1),
         Variant("sampling_0.1", _service, "the service, 10 % of traces",

@@ -24,7 +24,8 @@ import redis
 from loguru import logger
 from sqlalchemy import make_url
 
-import tests.quiet_weakrefs  # noqa: F401 - for what it does
+import tests.patient_clients
+import tests.quiet_weakrefs  # noqa: F401 - for what they do
 from tests.bugsink import INSTALL_SECONDS, BugsinkServer, Tracker
 from tests.programs import not_given, without_what_is_not_here
 from tests.tools import (

@@ -315,13 +315,6 @@ def _recorder(stack: "ASGIApp") -> OpenTelemetryMiddleware:
     return recorder
 
 
-def _without_recording(handled: "ASGIApp") -> "ASGIApp":
-    """Return the same error handler without the layer inside of it that notes exceptions in the span."""
-    if type(handled) is ServerErrorMiddleware and hasattr(handled.app, "app"):
-        return ServerErrorMiddleware(handled.app.app, handled.handler, handled.debug)
-    return handled
-
-
 class SampledFirst:
     """Decide whether a request is sampled, give it a trace id, and only then have it recorded."""
 
@@ -330,26 +323,30 @@ class SampledFirst:
         self._ids = RandomIdGenerator()
         # FastAPI looks for the instrumentation's class along `.app` and leaves its native tracing off.
         self.app = recorder
-        self._unrecorded = _without_recording(recorder.app)
+        self._handled = recorder.app
+        self._unrecorded, self._answer_error = _taken_apart(recorder.app)
         self._recorded = ServerSpans(recorder.app, recorder.tracer, _describe)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http" or is_operational(scope["path"]):
-            await self._unrecorded(scope, receive, send)
+            await self._handled(scope, receive, send)
             return
-        context, parent = _NO_CONTEXT, _NO_PARENT
+        context, parent, has_parent = _NO_CONTEXT, _NO_PARENT, False
         if not _PROPAGATED.isdisjoint(dict(scope["headers"])):
             propagated = [header for header in scope["headers"] if header[0] in _PROPAGATED]
             scope, propagated = _without_secrets(scope, propagated)
             context = _incoming_context(propagated)
             parent = trace.get_current_span(context).get_span_context()
-        has_parent = parent is not _NO_PARENT and parent.is_valid
+            has_parent = parent.is_valid
         trace_id = parent.trace_id if has_parent else self._ids.generate_trace_id()
         in_hexadecimal = trace_id.to_bytes(16).hex()
+        has_begun = False
 
         # No coroutine: what it returns is the server's own. That saves a frame for each message.
         def send_with_id(message: "Message") -> Awaitable[None]:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 header = (_TRACE_ID_HEADER, in_hexadecimal.encode())
                 message["headers"] = [*message.get("headers", ()), header]
             return send(message)
@@ -363,8 +360,33 @@ class SampledFirst:
         token = otel_context.attach(Context({**context, _CURRENT_SPAN: unsampled}))
         try:
             await self._unrecorded(scope, receive, send_with_id)
+        except Exception as error:
+            if has_begun or self._answer_error is None:
+                raise
+            await self._answer_error(error)(scope, receive, send_with_id)
         finally:
             otel_context.detach(token)
+
+
+def _taken_apart(
+    handled: "ASGIApp",
+) -> tuple["ASGIApp", Callable[[Exception], "ASGIApp"] | None]:
+    """Return what is inside of the instrumentation's error handler, and what answers (and raises) an error.
+
+    The handler looks at every message, to know whether an answer has begun, and inside of it is a layer
+    that notes exceptions in the span. For a request that is not recorded the first is asked when there is
+    an error, and the second has nothing to do. None where they are not what they were.
+    """
+    if type(handled) is not ServerErrorMiddleware or not hasattr(handled.app, "app"):
+        return handled, None
+
+    def answer(error: Exception) -> ServerErrorMiddleware:
+        async def fail(*_: object) -> None:
+            raise error
+
+        return ServerErrorMiddleware(fail, handled.handler, handled.debug)
+
+    return handled.app.app, answer
 
 
 class _Unsampled(NonRecordingSpan):

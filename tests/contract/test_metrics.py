@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.otlp import Receiver
 from tests.provider import start_provider
 from tests.service import PASSWORD, RunningProcess, migrate_database, start_process
+from tests.stage import SECONDS
 from tests.tools import create_database, drop_database, wait_until
 
 REGISTRATION_LIMIT = 6
@@ -164,7 +165,7 @@ def pages(
             start_process("serve", directory, **common) as api,
             start_process("worker", directory, **common) as worker,
         ):
-            wait_until(lambda: api.answers("/health/ready"), "the API is ready")
+            wait_until(lambda: api.answers("/health/ready"), "the API is ready", SECONDS)
             _journey(api.url)
             wait_until(
                 lambda: (
@@ -174,7 +175,7 @@ def pages(
                     and _value(worker, "audit_unsealed_entries") == 0
                 ),
                 "the worker has done its part and sampled the result",
-                seconds=30,
+                SECONDS,
             )
             accept = "application/openmetrics-text; version=1.0.0"
             openmetrics = httpx2.get(f"{api.url}/metrics", headers={"Accept": accept})

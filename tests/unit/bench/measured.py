@@ -14,6 +14,8 @@ QUIET = Machine(
 PING = {
     "bare": 100.0,
     "bare_again": 101.0,
+    "signals_0.01": 127.0,
+    "signals_1.0": 195.0,
     "sampling_0.01": 128.0,
     "sampling_1.0": 200.0,
     "typical": 2000.0,
@@ -21,6 +23,8 @@ PING = {
 READ = {
     "bare": 1000.0,
     "bare_again": 990.0,
+    "signals_0.01": 1070.0,
+    "signals_1.0": 1290.0,
     "sampling_0.01": 1080.0,
     "sampling_1.0": 1300.0,
     "typical": 5000.0,

@@ -17,7 +17,9 @@ def test_by_default_everything_is_measured_in_under_five_minutes() -> None:
 def test_quick_measures_what_has_targets_in_under_a_minute() -> None:
     agenda = make_agenda(quick=True)
 
-    assert agenda.variants == ("bare", "bare_again", "sampling_0.01", "sampling_1.0", "typical")
+    assert agenda.variants == (
+        "bare", "bare_again", "signals_0.01", "signals_1.0", "sampling_0.01", "sampling_1.0", "typical",
+    )  # fmt: skip
     assert agenda.operations == ("ping", "read")
     assert agenda.seconds < 60
 

@@ -94,11 +94,11 @@ def test_the_numbers_for_machines() -> None:
     assert told["noise"]["conclusive"] is True
     assert told["noise"]["cpu"]["ping"] == {"apart": 0.01, "too_noisy": ""}
     assert told["targets"][0] == {
-        "target": "ping: CPU of sampling_0.01 to bare",
+        "target": "ping: CPU of signals_0.01 to bare",
         "limit": 1.35,
         "at_least": False,
         "stretch": False,
-        "value": 1.28,
+        "value": 1.27,
         "error": 0.013,
         "verdict": "met",
         "reason": "",

@@ -15,16 +15,18 @@ def verdicts(run: Results) -> dict[tuple[str, float], str]:
 def test_a_run_below_every_limit_meets_every_target() -> None:
     told = verdicts(results())
 
-    assert told.pop(("ping: CPU of sampling_0.01 to bare", 1.25)) == "missed"  # stretch
-    assert told.pop(("ping: CPU of sampling_1.0 to bare", 1.9)) == "missed"  # stretch
+    assert told.pop(("ping: CPU of signals_0.01 to bare", 1.25)) == "missed"  # stretch
+    assert told.pop(("ping: CPU of signals_1.0 to bare", 1.9)) == "missed"  # stretch
     assert set(told.values()) == {"met"}
-    assert len(told) == 11
+    assert len(told) == 15
 
 
 @pytest.mark.parametrize(
     ("what", "limit", "run"),
     [
         ("ping: CPU of sampling_0.01 to bare", 1.35, {"ping": PING | {"sampling_0.01": 140.0}}),
+        ("ping: CPU of signals_0.01 to bare", 1.35, {"ping": PING | {"signals_0.01": 140.0}}),
+        ("read: CPU of signals_1.0 to bare", 1.5, {"read": READ | {"signals_1.0": 1600.0}}),
         ("read: CPU of sampling_0.01 to bare", 1.15, {"read": READ | {"sampling_0.01": 1200.0}}),
         ("ping: CPU of sampling_1.0 to bare", 2.5, {"ping": PING | {"sampling_1.0": 300.0}}),
         ("read: CPU of sampling_1.0 to bare", 1.5, {"read": READ | {"sampling_1.0": 1600.0}}),
