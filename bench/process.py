@@ -18,6 +18,7 @@ from typing import Final
 import psutil  # type: ignore[import-untyped]
 
 from app.settings import Settings
+from bench import leash
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 15.0
@@ -73,6 +74,7 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches the benchmark, which ends what it has started
         )
+        leash.hold(self._process.pid)
         try:
             self._readers = [
                 threading.Thread(target=read, name=f"{what} of {name}", daemon=True)
@@ -165,6 +167,7 @@ class ServerProcess:
             self._process.wait()
             if not isinstance(trouble, subprocess.TimeoutExpired):
                 raise
+        leash.release(self._process.pid)
         for reader in self._readers:
             if reader.ident is not None:
                 reader.join(5)

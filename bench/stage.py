@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from bench import leash
 from bench.process import NotMeasurable, ServerProcess
 from tests.service import migrate_database
 from tests.tools import PostgresServer, create_database, free_port, wait_until
@@ -112,6 +113,8 @@ def open_stage(database_url: str | None) -> Iterator[Stage]:
         port = free_port()
         command = [sys.executable, "-m", "bench.sink", str(port)]
         sink = subprocess.Popen(command, start_new_session=True)
+        leash.hold(sink.pid)
+        stack.callback(lambda: leash.release(sink.pid))
         stack.callback(sink.wait)
         stack.callback(sink.terminate)
         stage = Stage(directory, database_url, port)

@@ -34,6 +34,38 @@ def ask(port: int, path: str, body: bytes | None = None) -> bytes:
     return told
 
 
+def has_ended(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+KILLED = """
+import os, signal, subprocess, sys
+from bench import leash
+held, ended = (subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2))
+for each in (held, ended):
+    leash.hold(each.pid)
+    each.send_signal(signal.SIGSTOP)
+ended.kill()
+ended.wait()
+leash.release(ended.pid)
+print(held.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_benchmark_that_is_killed_leaves_nothing_behind() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    )
+
+    assert done.returncode == -signal.SIGKILL
+    held = int(done.stdout)
+    wait_until(lambda: has_ended(held), "what it has started is gone")
+
+
 def test_a_server_is_read_and_ended_even_while_it_is_frozen(tmp_path: Path) -> None:
     server = ServerProcess("only_logs", free_port(), environment(tmp_path))
     try:

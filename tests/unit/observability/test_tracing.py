@@ -5,7 +5,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import fakeredis
 import httpx2
 import pytest
-from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException
+from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request
 from fastapi.testclient import TestClient
 from opentelemetry import baggage, trace
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
@@ -27,6 +27,8 @@ from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.types import Message
 
 from app.observability import context
 from app.observability.context import RequestContextMiddleware, current_context, current_trace_ids
@@ -37,6 +39,7 @@ from app.observability.tracing import (
     MAX_QUEUED_SPANS,
     Tracing,
     TracingSettings,
+    _taken_apart,
     business_span,
     consume_span,
     fail_span,
@@ -204,6 +207,60 @@ def test_an_unsampled_request_skips_what_records(
         with client_of(unsampling) as client:
             assert client.get("/v1/shop/orders/7").status_code == 200
         unsampling.shutdown(60)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+async def test_the_applications_own_handler_answers_an_error_inside_of_the_trace(
+    ratio: float,
+) -> None:
+    tracing = setup_tracing(settings(ratio), exporter=InMemorySpanExporter())
+    app = FastAPI()
+    instrument_tracing(app, tracing)
+
+    @app.exception_handler(Exception)
+    async def answer(_: Request, error: Exception) -> PlainTextResponse:
+        return PlainTextResponse(f"{error} {current_trace_ids()[0]}", 500)
+
+    @app.get("/boom")
+    async def boom() -> None:
+        raise RuntimeError("boom")
+
+    @app.get("/begun")
+    async def begun() -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"begun"
+            raise RuntimeError("boom")
+
+        return StreamingResponse(pieces())
+
+    for path, body, status in (("/boom", None, 500), ("/begun", b"begun", 200)):
+        sent: list[Message] = []
+        with pytest.raises(RuntimeError, match="boom"):  # and goes on, for the server to know of it
+            await ask(app, path, sent)
+        starts = [message for message in sent if message["type"] == "http.response.start"]
+        assert [start["status"] for start in starts] == [status]
+        trace_id = dict(starts[0]["headers"])[b"x-trace-id"]
+        assert sent[1]["body"] == (body or b"boom " + trace_id)
+    tracing.shutdown(60)
+
+
+async def ask(app: FastAPI, path: str, sent: list[Message]) -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
+    await app({**scope, "asgi": {"version": "3.0"}}, receive, send)
+
+
+def test_another_stack_than_the_instrumentations_is_left_as_it_is() -> None:
+    async def other(*_: object) -> None:
+        pass
+
+    assert _taken_apart(other) == (other, None)
 
 
 def test_the_parents_decision_counts(client: TestClient, recorded: Recorded) -> None:
