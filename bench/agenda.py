@@ -15,6 +15,9 @@ PREPARE_SECONDS: Final = 6.0
 START_SECONDS: Final = 1.6
 STOP_SECONDS: Final = 3.0
 """Guesses, for the time left that is shown."""
+LOWEST_RATE: Final = 20
+"""With fewer, a turn has too few requests to speak of percentiles."""
+HIGHEST_RATE: Final = 100_000
 LATENCY_OF: Final = (BARE, CONTROL, ALL_TRACES)
 _QUICK: Final = (BARE, CONTROL, *SIGNALS.values(), FEW_TRACES, ALL_TRACES, TYPICAL)
 _WITH_TARGETS: Final = ("ping", "read")
@@ -123,8 +126,10 @@ def make_agenda(
     wanted = {*bases, *chosen}
     if rounds is not None and rounds < 1:
         raise WrongArgument("there must be at least one round")
-    if rate is not None and rate <= 0:
-        raise WrongArgument("the rate must be more than nothing")
+    if rate is not None and not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise WrongArgument(
+            f"the rate must be from {LOWEST_RATE} to {HIGHEST_RATE}: requests a second"
+        )
     return Agenda(
         variants=tuple(name for name in VARIANTS if name in wanted),
         operations=_named(operations, OPERATIONS, "operation")

@@ -6,6 +6,7 @@ arguments; 3 measured, but the machine was too noisy to conclude; 4 a target was
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -186,7 +187,16 @@ def _writable(file: Path | None) -> None:
 
 def _write(file: Path | None, told: dict[str, Any]) -> None:
     if file is not None:
-        file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(_strict(told), indent=2) + "\n", encoding="utf-8")
+
+
+def _strict(value: Any) -> Any:
+    """Return it with null where a number is none: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _strict(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

@@ -3,13 +3,15 @@
 import json
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from bench.process import ServerProcess
 
-IMAGE: Final = "glasshouse:local"
+IMAGES: Final = ("glasshouse:local", "glasshouse:latest")
+"""As `make up` and `make image` name it."""
 TEST_DURATION: Final = Path("var/test-duration.json")
 """Written by tests/conftest.py at the end of a run of all tests."""
 _DOCKER_SECONDS: Final = 10
@@ -51,14 +53,14 @@ def image_bytes() -> int | None:
     docker = shutil.which("docker")
     if docker is None:
         return None
-    command = [docker, "image", "inspect", "--format", "{{.Size}}", IMAGE]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_DOCKER_SECONDS, check=True
-        )
-        return int(done.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
+    for image in IMAGES:
+        command = [docker, "image", "inspect", "--format", "{{.Size}}", image]
+        with suppress(OSError, ValueError, subprocess.SubprocessError):
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_DOCKER_SECONDS, check=True
+            )
+            return int(done.stdout)
+    return None
 
 
 def last_test_seconds(path: Path = TEST_DURATION) -> float | None:

@@ -11,6 +11,7 @@ where further parameters of `measure` are numbers, or tuples of them, with defau
 
 import importlib.util
 import inspect
+import math
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -77,6 +78,9 @@ def _number(name: str, text: str, default: object) -> object:
     if isinstance(default, tuple):
         return tuple(_number(name, one, default[0]) for one in text.split(","))
     try:
-        return int(text) if isinstance(default, int) else float(text)
+        number = int(text) if isinstance(default, int) else float(text)
     except ValueError:
         raise ValueError(f"{name} must be a number, not {text!r}") from None
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} must be more than nothing, not {text}")
+    return number

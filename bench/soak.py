@@ -33,6 +33,8 @@ NOTHING_BELOW: Final = 10.0
 """MB an hour: a container of 256 MB would live for a day, and less than that a short run cannot tell."""
 _MB: Final = 1024 * 1024
 _FEWEST: Final = 8
+_SHORTEST: Final = 240.0
+"""Seconds. Before that, what grows is what warms up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Result:
 def slope_of(samples: Sequence[tuple[float, int]]) -> Slope:
     """Return the growth over the second half of the samples."""
     half = samples[len(samples) // 2 :]
-    if len(half) < _FEWEST:
+    if len(half) < _FEWEST or samples[-1][0] < _SHORTEST:
         return Slope(math.nan, math.nan)
     hours = [seconds / 3600 for seconds, _ in half]
     sizes = [size / _MB for _, size in half]

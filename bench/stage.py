@@ -105,6 +105,8 @@ def open_stage(database_url: str | None) -> Iterator[Stage]:
             prefix="glasshouse-bench-", ignore_cleanup_errors=True
         )
         directory = Path(stack.enter_context(temporary))
+        leash.hold(directory)
+        stack.callback(leash.release, directory)
         directory.chmod(0o711)
         if database_url is None:
             local = f"sqlite+aiosqlite:///{directory}/bench.db"
@@ -114,7 +116,7 @@ def open_stage(database_url: str | None) -> Iterator[Stage]:
         command = [sys.executable, "-m", "bench.sink", str(port)]
         sink = subprocess.Popen(command, start_new_session=True)
         leash.hold(sink.pid)
-        stack.callback(lambda: leash.release(sink.pid))
+        stack.callback(leash.release, sink.pid)
         stack.callback(sink.wait)
         stack.callback(sink.terminate)
         stage = Stage(directory, database_url, port)
@@ -128,6 +130,8 @@ def _in_one_sentence() -> Iterator[None]:
         yield
     except pytest.fail.Exception as trouble:  # what we share with the tests ends a test
         raise NotMeasurable(str(trouble)) from None
+    except OSError as trouble:
+        raise NotMeasurable(f"the stage cannot be set up: {trouble}") from None
 
 
 def _migrate(database_url: str) -> None:

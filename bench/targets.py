@@ -4,6 +4,7 @@ A value whose error reaches over its limit is neither met nor missed: it cannot 
 of the median over the rounds, and on top of it what two equal applications were apart in the same run.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,7 +29,7 @@ RATIOS: Final = (
     (ALL_TRACES, "ping", 2.5, 1.9),
     (ALL_TRACES, "read", 1.5, 1.35),
 )
-"""For all signals at once on the bare application. The whole service is held to the same targets."""
+"""Of all signals at once on the bare application, and of the whole service."""
 LESS_THAN_TYPICAL: Final = 8.0
 ROUTES: Final = 1.25
 """Added CPU at 50 routes, compared with 2: independent of their number, as far as noise lets one see. What
@@ -109,11 +110,7 @@ def _ratios(
     figures: Mapping[str, Mapping[str, Figures]], noise: Noise, *, on_postgres: bool
 ) -> Iterator[Target]:
     for service, operation, target, stretch in RATIOS:
-        for variant, limit in (
-            (SIGNALS[service], target),
-            (SIGNALS[service], stretch),
-            (service, target),
-        ):
+        for variant, limit in itertools.product((SIGNALS[service], service), (target, stretch)):
             one = figures.get(operation, {}).get(variant)
             doubt = one.ratio.value * noise.apart.get(operation, 0.0) if one else 0.0
             yield Target(

@@ -235,14 +235,21 @@ class PostgresServer(Server):
             "--auth=trust",
             "--encoding=UTF8",
         ]
-        subprocess.run(
+        made = subprocess.run(
             [*initdb, "--locale=C", "--no-sync", f"--pgdata={data}"],
             cwd=data,
             user=None if user == "-" else user,
             extra_groups=None if user == "-" else [],
-            check=True,
-            stdout=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        if made.returncode != 0:
+            said = made.stderr.strip().splitlines()
+            reason = next(
+                (line for line in said if "rror" in line or "could not" in line), said[-1:]
+            )
+            pytest.fail(f"initdb ended with {made.returncode}: {reason}", pytrace=False)
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,

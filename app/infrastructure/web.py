@@ -168,7 +168,7 @@ class SecurityHeadersMiddleware:
         # No coroutine: what it returns is the one of `send`. That saves a frame for each message.
         def send_with_headers(message: "Message") -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                present = message["headers"]
+                present = message.get("headers", ())
                 names = dict(present)
                 if _NAMES.isdisjoint(names):
                     message["headers"] = [*present, *wanted]

@@ -323,8 +323,7 @@ class SampledFirst:
         self._ids = RandomIdGenerator()
         # FastAPI looks for the instrumentation's class along `.app` and leaves its native tracing off.
         self.app = recorder
-        self._handled = recorder.app
-        self._unrecorded, self._answer_error = _taken_apart(recorder.app)
+        self._unrecorded, self._answer_error, self._handled = _taken_apart(recorder.app)
         self._recorded = ServerSpans(recorder.app, recorder.tracer, _describe)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -370,15 +369,20 @@ class SampledFirst:
 
 def _taken_apart(
     handled: "ASGIApp",
-) -> tuple["ASGIApp", Callable[[Exception], "ASGIApp"] | None]:
-    """Return what is inside of the instrumentation's error handler, and what answers (and raises) an error.
+) -> tuple["ASGIApp", Callable[[Exception], "ASGIApp"] | None, "ASGIApp"]:
+    """Take the instrumentation's error handler apart.
 
-    The handler looks at every message, to know whether an answer has begun, and inside of it is a layer
-    that notes exceptions in the span. For a request that is not recorded the first is asked when there is
-    an error, and the second has nothing to do. None where they are not what they were.
+    It looks at every message, to know whether an answer has begun, and inside of it is a layer that notes
+    exceptions in the span. For a request that is not recorded the first is asked when there is an error,
+    and the second has nothing to do.
+
+    Returns:
+        What is inside of both; what answers (and raises) an error, None where they are not what they were;
+        and the handler without the second.
     """
     if type(handled) is not ServerErrorMiddleware or not hasattr(handled.app, "app"):
-        return handled, None
+        return handled, None, handled
+    inside: ASGIApp = handled.app.app
 
     def answer(error: Exception) -> ServerErrorMiddleware:
         async def fail(*_: object) -> None:
@@ -386,7 +390,7 @@ def _taken_apart(
 
         return ServerErrorMiddleware(fail, handled.handler, handled.debug)
 
-    return handled.app.app, answer
+    return inside, answer, ServerErrorMiddleware(inside, handled.handler, handled.debug)
 
 
 class _Unsampled(NonRecordingSpan):

@@ -64,7 +64,9 @@ def test_a_number_of_rounds_replaces_both() -> None:
         ({"variants": "bare,nothing"}, "there is no variant 'nothing'; there are bare, bare_again"),
         ({"operations": "delete"}, "there is no operation 'delete'; there are ping, read, create, list"),
         ({"rounds": 0}, "at least one round"),
-        ({"rate": 0.0}, "more than nothing"),
+        ({"rate": 0.0}, "from 20 to 100000"),
+        ({"rate": float("inf")}, "from 20 to 100000"),
+        ({"rate": float("nan")}, "from 20 to 100000"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused(given: dict[str, object], said: str) -> None:
