@@ -78,7 +78,7 @@ from app.observability.redaction import (
     redact_url,
 )
 from app.observability.server_spans import ServerSpans, span_name, write_attributes
-from app.observability.span_encoding import EncodedSpanExporter, SpanEncoder
+from app.observability.span_encoding import EncodedSpanExporter, SpanEncoder, span_exporter
 from app.observability.statements import read_statement
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def setup_tracing(
     )
     if exporter is None and settings.otel_exporter_otlp_endpoint:
         endpoint = f"{settings.otel_exporter_otlp_endpoint}/v1/traces"
-        exporter = EncodedSpanExporter(endpoint, timeout=EXPORT_TIMEOUT_SECONDS)
+        exporter = span_exporter(endpoint, timeout=EXPORT_TIMEOUT_SECONDS)
     _active = Tracing(settings, exporter, on_drop or (lambda _: None))
     use_trace_source(_current_ids)
     return _active

@@ -1,11 +1,14 @@
 """Encoded spans: to the last field what the library makes of the redacted ones."""
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.exporter.http.transport._requests import RequestsHTTPTransport
+from opentelemetry.exporter.http.transport._urllib3 import Urllib3HTTPTransport
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
@@ -25,7 +28,7 @@ from opentelemetry.trace import (
 
 from app.observability import span_encoding, tracing
 from app.observability.redaction import Clean, redact_text
-from app.observability.span_encoding import SpanEncoder
+from app.observability.span_encoding import SpanEncoder, _needs_requests, span_exporter
 
 ATTRIBUTES = st.dictionaries(
     st.sampled_from(["http.route", "url.path", "request.id", "password", "n", "url.full"]),
@@ -153,3 +156,53 @@ def test_no_secret_name_is_kept_and_not_too_many_others(
         spans = recorder.spans()
         assert read(ours.encode(spans)) == librarys(spans)
     assert [key[0] for key in ours._kinds] == ["four"]
+
+
+# The way out ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+@pytest.mark.usefixtures("_bare_environment")
+@pytest.mark.parametrize(
+    ("endpoint", "environment", "netrc", "by"),
+    [
+        ("http://collector:4318/v1/traces", {}, "", Urllib3HTTPTransport),
+        ("http://collector:4318/v1/traces", {"HTTPS_PROXY": "http://proxy:3128"}, "", Urllib3HTTPTransport),
+        ("http://collector:4318/v1/traces",
+         {"HTTP_PROXY": "http://proxy:3128", "NO_PROXY": "collector"}, "", Urllib3HTTPTransport),
+        ("http://collector:4318/v1/traces", {"HTTP_PROXY": "http://proxy:3128"}, "", RequestsHTTPTransport),
+        ("http://collector:4318/v1/traces", {}, "machine collector login a password b",
+         RequestsHTTPTransport),
+        ("https://collector:4318/v1/traces", {}, "", RequestsHTTPTransport),
+    ],
+)  # fmt: skip
+def test_the_cheaper_way_is_taken_where_nothing_else_is_asked_for(
+    endpoint: str,
+    environment: dict[str, str],
+    netrc: str,
+    by: type,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "netrc").write_text(netrc)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    exporter = span_exporter(endpoint, timeout=3)
+
+    assert type(exporter._client._transport) is by
+    cast("Any", exporter).shutdown()
+
+
+@pytest.mark.usefixtures("_bare_environment")
+def test_a_credential_provider_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not _needs_requests("http://127.0.0.1:4318/v1/traces")
+    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "whose")
+    assert _needs_requests("http://127.0.0.1:4318/v1/traces")
