@@ -42,8 +42,12 @@ def has_ended(pid: int) -> bool:
 
 
 KILLED = """
-import os, signal, subprocess, sys
+import os, pathlib, signal, subprocess, sys, tempfile
 from bench import leash
+kept, gone = (pathlib.Path(tempfile.mkdtemp(dir=sys.argv[1])) for _ in range(2))
+for each in (kept, gone):
+    leash.hold(each)
+leash.release(kept)
 held, ended = (subprocess.Popen(["sleep", "600"], start_new_session=True) for _ in range(2))
 for each in (held, ended):
     leash.hold(each.pid)
@@ -51,19 +55,20 @@ for each in (held, ended):
 ended.kill()
 ended.wait()
 leash.release(ended.pid)
-print(held.pid, flush=True)
+print(held.pid, kept, gone, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_benchmark_that_is_killed_leaves_nothing_behind() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
-    )
+def test_a_benchmark_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
 
     assert done.returncode == -signal.SIGKILL
-    held = int(done.stdout)
-    wait_until(lambda: has_ended(held), "what it has started is gone")
+    held, kept, gone = done.stdout.split()
+    wait_until(lambda: has_ended(int(held)), "what it has started has ended")
+    wait_until(lambda: not Path(gone).exists(), "its directory is removed")
+    assert Path(kept).exists()
 
 
 def test_a_server_is_read_and_ended_even_while_it_is_frozen(tmp_path: Path) -> None:
