@@ -28,7 +28,8 @@ def hold(what: int | Path) -> None:
 
 def release(what: int | Path) -> None:
     """Leave this one alone: it is gone, and its number may go to another."""
-    _tell(f"-{what}")
+    if _holder is not None:
+        _tell(f"-{what}")
 
 
 def _tell(line: str) -> None:

@@ -74,8 +74,8 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches the benchmark, which ends what it has started
         )
-        leash.hold(self._process.pid)
         try:
+            leash.hold(self._process.pid)
             self._readers = [
                 threading.Thread(target=read, name=f"{what} of {name}", daemon=True)
                 for read, what in ((self._read_log, "log"), (self._read_errors, "errors"))

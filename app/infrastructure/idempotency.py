@@ -123,7 +123,7 @@ async def claim(
 
 
 async def purge_expired(session: AsyncSession) -> int:
-    """Delete keys whose time is over, PURGE_BATCH at most; return how many."""
+    """Delete keys whose time is over, a portion (purge.PURGE_BATCH) at most; return how many."""
     expires = IdempotencyRecord.expires_at
     return await delete_oldest(session, expires, expires < now())
 

@@ -460,7 +460,7 @@ async def purge_finished(session: AsyncSession) -> int:
     """Delete events that were published KEEP ago and have no unfinished or dead delivery.
 
     Returns:
-        How many: PURGE_BATCH at most, the oldest first. Then there may be more.
+        How many: purge.PURGE_BATCH at most, the oldest first. Then there may be more.
     """
     published = OutboxMessage.published_at
     delivery = select(OutboxDelivery.id).where(OutboxDelivery.message_id == OutboxMessage.id)

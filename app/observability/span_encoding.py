@@ -230,7 +230,8 @@ def span_exporter(endpoint: str, *, timeout: float) -> "EncodedSpanExporter":
 
     The library brings two ways to send them. Its usual one, by requests, takes 1.1 ms of the interpreter's
     time for each, and the event loop waits meanwhile; urllib3 alone takes 0.5 ms, and knows of no proxies,
-    no netrc and no credential providers. It is taken where nothing of that is asked for.
+    no netrc and no credential providers. It is taken where nothing of that is asked for. (How to name it is
+    private to the library, whose version is pinned.)
     """
     if _needs_requests(endpoint):
         return EncodedSpanExporter(endpoint, timeout=timeout)

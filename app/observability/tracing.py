@@ -323,7 +323,8 @@ class SampledFirst:
         self._ids = RandomIdGenerator()
         # FastAPI looks for the instrumentation's class along `.app` and leaves its native tracing off.
         self.app = recorder
-        self._unrecorded, self._answer_error, self._handled = _taken_apart(recorder.app)
+        self._handled = recorder.app
+        self._unrecorded, self._answer_error = _taken_apart(recorder.app)
         self._recorded = ServerSpans(recorder.app, recorder.tracer, _describe)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -369,7 +370,7 @@ class SampledFirst:
 
 def _taken_apart(
     handled: "ASGIApp",
-) -> tuple["ASGIApp", Callable[[Exception], "ASGIApp"] | None, "ASGIApp"]:
+) -> tuple["ASGIApp", Callable[[Exception], "ASGIApp"] | None]:
     """Take the instrumentation's error handler apart.
 
     It looks at every message, to know whether an answer has begun, and inside of it is a layer that notes
@@ -377,12 +378,11 @@ def _taken_apart(
     and the second has nothing to do.
 
     Returns:
-        What is inside of both; what answers (and raises) an error, None where they are not what they were;
-        and the handler without the second.
+        What is inside of both, and what answers (and raises) an error; None where they are not what they
+        were.
     """
     if type(handled) is not ServerErrorMiddleware or not hasattr(handled.app, "app"):
-        return handled, None, handled
-    inside: ASGIApp = handled.app.app
+        return handled, None
 
     def answer(error: Exception) -> ServerErrorMiddleware:
         async def fail(*_: object) -> None:
@@ -390,7 +390,7 @@ def _taken_apart(
 
         return ServerErrorMiddleware(fail, handled.handler, handled.debug)
 
-    return inside, answer, ServerErrorMiddleware(inside, handled.handler, handled.debug)
+    return handled.app.app, answer
 
 
 class _Unsampled(NonRecordingSpan):

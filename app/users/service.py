@@ -327,6 +327,6 @@ def of_synthetic(user_id: InstrumentedAttribute[uuid.UUID]) -> ColumnElement[boo
 
 
 async def purge_sessions(session: AsyncSession) -> int:
-    """Delete sessions that ended a month ago, PURGE_BATCH at most; return how many."""
+    """Delete sessions that ended a month ago, a portion (purge.PURGE_BATCH) at most; return how many."""
     ended = UserSession.expires_at
     return await delete_oldest(session, ended, ended < now() - KEEP_SESSIONS)

@@ -51,6 +51,14 @@ def test_a_run_prints_its_report_and_writes_its_numbers(
     assert "ping" in json.loads((tmp_path / "told.json").read_text())
 
 
+def test_what_is_no_number_is_null_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "told.json"
+    cli._write(file, {"slope": (1.5, float("nan")), "rates": [{"p99": float("inf"), "of": "ping"}]})
+
+    told = json.loads(file.read_text(), parse_constant=pytest.fail)
+    assert told == {"slope": [1.5, None], "rates": [{"p99": None, "of": "ping"}]}
+
+
 @pytest.mark.parametrize(
     ("told", "options", "code"),
     [
@@ -114,6 +122,9 @@ def test_what_cannot_be_measured_is_one_sentence(measures: Callable[..., None]) 
             "there is no option 'colour'; there are lines, rounds",
         ),
         (["redaction", "--set", "lines=many"], "lines must be a number, not 'many'"),
+        (["redaction", "--set", "lines=0"], "lines must be more than nothing, not 0"),
+        (["soak", "--set", "rate=nan"], "rate must be more than nothing, not nan"),
+        (["soak", "--set", "minutes=inf"], "minutes must be more than nothing, not inf"),
         (["nothing"], "No such command 'nothing'"),
     ],
 )

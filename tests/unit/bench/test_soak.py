@@ -43,6 +43,7 @@ def test_the_first_half_does_not_count() -> None:
 
 def test_too_much_noise_and_too_few_samples_say_nothing() -> None:
     assert slope_of(_samples(mb_an_hour=20, noise=20)).verdict == "cannot be said"
+    assert slope_of([(n * 0.1, (100 + n) * MB) for n in range(600)]).verdict == "cannot be said"
     few = slope_of(_samples(mb_an_hour=60, noise=0.05, count=10))
     assert math.isnan(few.error)
     assert few.verdict == "cannot be said"

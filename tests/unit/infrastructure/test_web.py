@@ -183,13 +183,12 @@ async def test_only_over_https_is_https_asked_for(path: str) -> None:
 
 @pytest.mark.parametrize("scheme", [{"scheme": "ws"}, {}])
 async def test_an_odd_scheme_is_no_https(scheme: dict[str, str]) -> None:
-    # A proxy may say "ws" of an ordinary request, and a server need not say anything.
+    # A proxy may say "ws" of an ordinary request, a server need not say anything, and an application need
+    # not send headers.
     sent: list[Message] = []
 
     async def app(_: Scope, _receive: Receive, send: Send) -> None:
-        await send(
-            {"type": "http.response.start", "status": 200}
-        )  # without headers, as ASGI allows
+        await send({"type": "http.response.start", "status": 200})
 
     async def receive() -> Message:
         return {"type": "http.disconnect"}

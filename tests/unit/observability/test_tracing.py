@@ -260,7 +260,7 @@ def test_another_stack_than_the_instrumentations_is_left_as_it_is() -> None:
     async def other(*_: object) -> None:
         pass
 
-    assert _taken_apart(other) == (other, None, other)
+    assert _taken_apart(other) == (other, None)
 
 
 def test_the_parents_decision_counts(client: TestClient, recorded: Recorded) -> None:
