@@ -4,6 +4,7 @@ Only the first of them counts. A second would end the ending, and leave servers 
 """
 
 import asyncio
+import selectors
 import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -39,8 +40,12 @@ def interruptible() -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
+def run(coroutine: Coroutine[Any, Any, T], *, to_the_microsecond: bool = False) -> T:
     """Run it on a loop of its own to its end.
+
+    Args:
+        to_the_microsecond: Whether its timers have to be. uvloop's are not, nor are those of epoll: what is
+            due within the same millisecond comes at once.
 
     Raises:
         KeyboardInterrupt: It was interrupted; it has been cancelled, and has cleaned up.
@@ -56,6 +61,17 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
             _running.remove(task)
 
     try:
-        return uvloop.run(watched())
+        with asyncio.Runner(
+            loop_factory=_exact_loop if to_the_microsecond else _quick_loop
+        ) as runner:
+            return runner.run(watched())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+def _quick_loop() -> asyncio.AbstractEventLoop:
+    return uvloop.new_event_loop()
+
+
+def _exact_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())

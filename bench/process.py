@@ -19,36 +19,18 @@ import psutil  # type: ignore[import-untyped]
 
 from app.settings import Settings
 from bench import leash
+from bench.lines import LogReader
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 15.0
+READ_SECONDS: Final = 5.0
+"""For what an ended server has written last."""
 _CPUCLOCK_SCHED: Final = 2
-ACCESS_LINE: Final = b'"user_agent":'
-"""What the access line of every variant has once, and no other line of the measured requests."""
 _LAST_WORDS: Final = 20
 
 
 class NotMeasurable(Exception):
     """Something was not as a measurement needs it; the text says what."""
-
-
-class LogLines:
-    """Counts lines in what comes out of a pipe, in whatever pieces it comes."""
-
-    def __init__(self) -> None:
-        self.lines = 0
-        self.access_lines = 0
-        self._begun = b""
-        """Of a line whose end has not come."""
-
-    def add(self, chunk: bytes) -> None:
-        """Count the lines that end in this."""
-        ended, newline, begun = chunk.rpartition(b"\n")
-        if newline:
-            self.lines += ended.count(b"\n") + 1
-            self.access_lines += (self._begun + ended).count(ACCESS_LINE)
-            self._begun = b""
-        self._begun += begun
 
 
 class ServerProcess:
@@ -62,26 +44,29 @@ class ServerProcess:
         self.port = port
         self.asked = 0
         """Requests that were sent to it and answered, for the check that they left their traces."""
-        self._log = LogLines()
-        self._readers: list[threading.Thread] = []
+        self._errors: threading.Thread | None = None
         self._said: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._log = LogReader()
         began = time.monotonic()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", *(program or ("bench.serve", name, str(port)))],
-            env={**_inherited(), **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C reaches the benchmark, which ends what it has started
-        )
         try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *(program or ("bench.serve", name, str(port)))],
+                env={**_inherited(), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=self._log.take_log(),
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C reaches the benchmark, which ends what it has started
+            )
+        except BaseException:
+            self._log.finish(READ_SECONDS)
+            raise
+        try:
+            self._log.started()
             leash.hold(self._process.pid)
-            self._readers = [
-                threading.Thread(target=read, name=f"{what} of {name}", daemon=True)
-                for read, what in ((self._read_log, "log"), (self._read_errors, "errors"))
-            ]
-            for reader in self._readers:
-                reader.start()
+            self._errors = threading.Thread(
+                target=self._read_errors, name=f"errors of {name}", daemon=True
+            )
+            self._errors.start()
             self._accounts = psutil.Process(self._process.pid)
             self._wait_until_it_listens(began + START_SECONDS)
         except BaseException:  # Ctrl-C, too: nobody else knows of the process yet
@@ -89,11 +74,6 @@ class ServerProcess:
             raise
         self.start_seconds = time.monotonic() - began
         self.start_cpu_seconds = self.cpu_seconds()
-
-    def _read_log(self) -> None:
-        assert self._process.stdout is not None
-        while chunk := os.read(self._process.stdout.fileno(), 1 << 16):
-            self._log.add(chunk)
 
     def _read_errors(self) -> None:
         """Keep the last of what it says to people: without trouble it is of no interest."""
@@ -104,7 +84,8 @@ class ServerProcess:
     def _wait_until_it_listens(self, deadline: float) -> None:
         while True:
             if self._process.poll() is not None:
-                self._readers[1].join(1)  # for its last words
+                if self._errors is not None:
+                    self._errors.join(1)  # for its last words
                 said = "\n".join(self._said)
                 raise NotMeasurable(
                     f"{self.name} did not start: exit {self._process.returncode}\n{said}"
@@ -168,12 +149,11 @@ class ServerProcess:
             if not isinstance(trouble, subprocess.TimeoutExpired):
                 raise
         leash.release(self._process.pid)
-        for reader in self._readers:
-            if reader.ident is not None:
-                reader.join(5)
-        for stream in (self._process.stdout, self._process.stderr):
-            assert stream is not None
-            stream.close()
+        self._log.finish(READ_SECONDS)
+        if self._errors is not None and self._errors.ident is not None:
+            self._errors.join(READ_SECONDS)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
 
 
 def _inherited() -> dict[str, str]:

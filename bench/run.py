@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 from bench import cpu, footprint, proof, rate
 from bench.agenda import STOP_SECONDS, Agenda
@@ -60,7 +59,8 @@ def _measure(agenda: Agenda, stage: Stage, progress: Progress, results: Results)
             results.footprints[name] = footprint.at_rest(server)
         progress("making a customer with orders")
         who = customer(servers[agenda.variants[0]].port)
-        run(_in_turns(agenda, servers, who, progress, results))
+        run(_bursts(agenda, servers, who, progress, results))
+        run(_at_rates(agenda, servers, who, progress, results), to_the_microsecond=True)
         progress.begin(STOP_SECONDS)
         progress("checking that everything worked")
         for name, server in servers.items():
@@ -73,7 +73,7 @@ def _measure(agenda: Agenda, stage: Stage, progress: Progress, results: Results)
         results.complaints += proof.complaints(name, left)
 
 
-async def _in_turns(
+async def _bursts(
     agenda: Agenda,
     servers: dict[str, ServerProcess],
     who: Customer,
@@ -81,7 +81,6 @@ async def _in_turns(
     results: Results,
 ) -> None:
     progress.begin(agenda.cpu_seconds)
-    common: dict[str, Any] = {"customer": who, "progress": progress}
     for asked, rounds in (
         (agenda.asked, agenda.rounds),
         (agenda.asked_closely, agenda.closer_rounds),
@@ -92,8 +91,18 @@ async def _in_turns(
             rounds=rounds,
             seconds=agenda.burst,
             into=results.measured,
-            **common,
+            customer=who,
+            progress=progress,
         )
+
+
+async def _at_rates(
+    agenda: Agenda,
+    servers: dict[str, ServerProcess],
+    who: Customer,
+    progress: Progress,
+    results: Results,
+) -> None:
     progress.begin(agenda.latency_seconds)
     await rate.measure(
         servers,
@@ -102,7 +111,8 @@ async def _in_turns(
         rounds=agenda.latency_rounds,
         seconds=agenda.latency_turn,
         into=results.at_rates,
-        **common,
+        customer=who,
+        progress=progress,
     )
 
 

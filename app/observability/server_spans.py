@@ -1,7 +1,8 @@
 """The server span of a sampled request, as OpenTelemetry's own ASGI middleware records it, for less.
 
 The middleware of opentelemetry-instrumentation-asgi decodes all headers seven times, sets each attribute
-twice, and feeds metrics that nobody reads. What it writes down is written down here in one go;
+twice, and feeds metrics that nobody reads. What it writes down is written down here in one go, when the
+answer is on its way and the client has stopped waiting: until then the span has a beginning and its ids.
 tests/unit/observability/test_server_spans.py has both record the same requests and compares the spans, so
 whoever updates the library learns what has become different.
 
@@ -10,6 +11,7 @@ Must never record a path, a query or a name that redaction.py has not seen: that
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from time import time_ns
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
@@ -34,7 +36,7 @@ class ServerSpans:
     def __init__(
         self, app: "ASGIApp", tracer: trace.Tracer, describe: Callable[[Span, "Scope"], None]
     ) -> None:
-        """`describe` is called once the route is known: when the answer begins, or never will."""
+        """`describe` is called once, when the answer was sent or will not be: the route is known."""
         self._app = app
         self._tracer = tracer
         self._describe = describe
@@ -44,36 +46,49 @@ class ServerSpans:
     ) -> None:
         """Serve it; `parent` is the trace that the request says it belongs to."""
         span = self._tracer.start_span(span_name(scope), parent, SpanKind.SERVER)
-        write_attributes(span, request_attributes(scope))
         own = span.get_span_context()
         if own.trace_flags.sampled:
             scope[TRACE_IDS] = own.trace_id.to_bytes(16).hex(), own.span_id.to_bytes(8).hex()
+        status: int | None = None
 
         async def recorded_send(message: "Message") -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                _answered(span, message["status"])
-                self._describe(span, scope)
+                status = message["status"]
             await send(message)
             # What goes on behind the answer, such as a background task, is not the client's waiting.
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                span.end()
+                self._end(span, scope, status)
 
         token = attach(trace.set_span_in_context(span, parent))
         try:
             await self._app(scope, receive, recorded_send)
-        except BaseException as error:
-            # A client that left before the answer began is told by a cancellation.
-            if span.is_recording():
-                self._describe(span, scope)
-                if isinstance(error, Exception):
-                    span.record_exception(error)
-                    said = f"{type(error).__name__}: {error}"
-                    span.set_status(Status(StatusCode.ERROR, said))
+        except Exception as error:
+            self._end(span, scope, status, error)
             raise
         finally:
             detach(token)
-            if span.is_recording():
-                span.end()
+            self._end(span, scope, status)  # a client that left is told by a cancellation
+
+    def _end(
+        self, span: Span, scope: "Scope", status: int | None, error: Exception | None = None
+    ) -> None:
+        """Write down what is known, once."""
+        if not span.is_recording():
+            return
+        end = time_ns()
+        found = request_attributes(scope)
+        if status is not None:
+            found["http.response.status_code"] = status
+            if status >= _SERVER_ERROR:
+                found["error.type"] = str(status)
+                span.set_status(Status(StatusCode.ERROR))
+        write_attributes(span, found)
+        self._describe(span, scope)
+        if error is not None:
+            span.record_exception(error)
+            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        span.end(end)
 
 
 _MAX_ATTRIBUTES: Final = 64
@@ -143,11 +158,3 @@ def _text(value: bytes) -> str:
         return value.decode()[:MAX_TEXT]
     except UnicodeDecodeError:
         return value.decode("latin-1")[:MAX_TEXT]
-
-
-def _answered(span: Span, status: int) -> None:
-    if status < _SERVER_ERROR:
-        write_attributes(span, {"http.response.status_code": status})
-    else:
-        write_attributes(span, {"http.response.status_code": status, "error.type": str(status)})
-        span.set_status(Status(StatusCode.ERROR))

@@ -3,8 +3,13 @@
 The exporter of OpenTelemetry makes three protobuf objects of each attribute of each span, and holds the
 interpreter while it does so: 40 µs a span, which requests wait for. But a message on the wire is the
 same as its fields on the wire, one after the other (protobuf.dev, "Encoding", "Last One Wins" and the
-following), so encoded attributes can be kept and put together. Every piece is encoded by the library;
+following), so encoded attributes can be kept and put together. Most pieces are encoded by the library, and
+what each request has others of, ids and ports, is here;
 tests/unit/observability/test_span_encoding.py compares the whole with what the library makes of it.
+
+What is that cheap is done where the span ends, for a few spans in a row (`prepare`): a thread that wants
+the interpreter for it takes it from a request each time, and costs more than the encoding. What is not,
+such as an exception with its stack, is left to the exporter's thread.
 
 Must never keep a value in memory that redaction.py would take out.
 """
@@ -26,15 +31,19 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as EncodedSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as EncodedStatus
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 from opentelemetry.util.types import AttributeValue
 from requests.utils import get_environ_proxies, get_netrc_auth, select_proxy
 
 MAX_KEPT: Final = 4096
 MAX_KEPT_LENGTH: Final = 128
+OFTEN_AND_LONG: Final = {"db.query.text": 2048}
+"""Attributes of which longer values are kept, too, up to so many characters: of statements there are only as
+many as the program has, and to look through one for secrets takes 30 µs."""
 SPANS_IN_A_ROW: Final = 8
+"""Requests wait for so many at a time."""
 PAUSE_SECONDS: Final = 0.0002
-"""Requests wait while the interpreter is here, so it is left again and again, if only for a moment."""
+"""For so long a thread leaves the interpreter to them."""
 SELDOM_TWICE: Final = frozenset(
     {"request.id", "user.id", "url.path", "client.port", "order_id", "messaging.message.id"}
 )
@@ -52,6 +61,9 @@ _ATTRIBUTE: Final = b"\x4a"
 _OF_KEY_VALUE: Final = b"\x0a"
 _VALUE: Final = b"\x12"
 _STRING: Final = b"\x0a"
+_INT: Final = b"\x18"
+_TOO_MUCH: Final = 1 << 63
+"""For a protobuf's int64; the library says so."""
 _START, _END = 0x39, 0x41
 _OUR_OWN: Final[int] = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 _FROM_AFAR: Final[int] = _OUR_OWN | SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
@@ -74,26 +86,38 @@ class SpanEncoder:
         self._kinds: dict[tuple[str, SpanKind, StatusCode, int], bytes] = {}
         self._frames: dict[tuple[int, int], _Frame] = {}
 
-    def encode(self, spans: Sequence[ReadableSpan]) -> bytes:
+    def prepare(self, span: ReadableSpan) -> "ReadableSpan | PreparedSpan":
+        """Encode `span` if that takes little; else `encode` will. Never raises: that is for `encode`, too."""
+        try:
+            if _is_plain(span):
+                return PreparedSpan(span.context, self._frame(span), self._plain(span))
+        except Exception:  # noqa: BLE001 - who cannot export a span counts it as lost, as it does there
+            return span
+        return span
+
+    def encode(self, spans: "Sequence[ReadableSpan | PreparedSpan]") -> bytes:
         """Return an ExportTraceServiceRequest."""
-        groups: dict[tuple[int, int], tuple[_Frame, list[bytes]]] = {}
-        for number, span in enumerate(spans):
-            if number % SPANS_IN_A_ROW == SPANS_IN_A_ROW - 1:
-                sleep(PAUSE_SECONDS)
-            # By identity: to hash a resource is to write it down as JSON.
-            whose = id(span.resource), id(span.instrumentation_scope)
-            group = groups.get(whose)
-            if group is None:
-                group = groups[whose] = self._frame(whose, span), []
-            group[1].append(_field(_SPANS, self._span(span)))
+        groups: dict[_Frame, list[bytes]] = {}
+        encoded_here = 0
+        for span in spans:
+            if isinstance(span, PreparedSpan):
+                frame, encoded = span.frame, span.encoded
+            else:
+                encoded_here += 1
+                if encoded_here % SPANS_IN_A_ROW == 0:
+                    sleep(PAUSE_SECONDS)
+                frame, encoded = self._frame(span), self._span(span)
+            groups.setdefault(frame, []).append(_field(_SPANS, encoded))
         parts = []
-        for frame, encoded in groups.values():
-            in_scope = _field(_SCOPE_SPANS, frame.scope + b"".join(encoded))
+        for frame, several in groups.items():
+            in_scope = _field(_SCOPE_SPANS, frame.scope + b"".join(several))
             parts.append(_field(_RESOURCE_SPANS, frame.resource + in_scope))
         return b"".join(parts)
 
-    def _frame(self, whose: tuple[int, int], span: ReadableSpan) -> "_Frame":
+    def _frame(self, span: ReadableSpan) -> "_Frame":
         """Return what stands around the spans of one resource and one scope."""
+        # By identity: to hash a resource is to write it down as JSON.
+        whose = id(span.resource), id(span.instrumentation_scope)
         frame = self._frames.get(whose)
         if frame is None:
             if len(self._frames) >= MAX_KEPT:
@@ -108,14 +132,7 @@ class SpanEncoder:
         return frame
 
     def _span(self, span: ReadableSpan) -> bytes:
-        # Asked for by its name, a list is copied.
-        if not (
-            span._events
-            or span._links
-            or span.dropped_attributes
-            or span.status.description
-            or (span.context is not None and span.context.trace_state)
-        ):
+        if _is_plain(span):
             # What is left is a value that has another type, or that cannot be encoded: the library
             # knows what to say of it.
             with suppress(TypeError, ValueError, KeyError):
@@ -170,15 +187,39 @@ class SpanEncoder:
         shown = self._redact_attribute(key, value)
         if isinstance(shown, str):
             encoded = _string_attribute(key, shown)
+        elif type(shown) is int and 0 <= shown < _TOO_MUCH:
+            encoded = _field(_ATTRIBUTE, _key(key) + _field(_VALUE, _INT + _varint(shown)))
         else:
             field: Any = {_SCALARS[type(shown)]: shown}
             one = KeyValue(key=key, value=AnyValue(**field))
             encoded = EncodedSpan(attributes=[one]).SerializeToString()
-        if shown == value and key not in SELDOM_TWICE and len(str(value)) <= MAX_KEPT_LENGTH:
+        longest = OFTEN_AND_LONG.get(key, MAX_KEPT_LENGTH)
+        if shown == value and key not in SELDOM_TWICE and len(str(value)) <= longest:
             if len(self._attributes) >= MAX_KEPT:
                 self._attributes.clear()
             self._attributes[key, value, type(value)] = encoded
         return encoded
+
+
+class PreparedSpan:
+    """A span that is encoded, in what stands around it."""
+
+    __slots__ = ("context", "encoded", "frame")
+
+    def __init__(self, context: SpanContext | None, frame: "_Frame", encoded: bytes) -> None:
+        self.context = context
+        self.frame = frame
+        self.encoded = encoded
+
+
+def _is_plain(span: ReadableSpan) -> bool:
+    return not (
+        span._events  # asked for by its name, a list is copied
+        or span._links
+        or span.dropped_attributes
+        or span.status.description
+        or (span.context is not None and span.context.trace_state)
+    )
 
 
 class _Frame:
@@ -206,23 +247,33 @@ def _key(key: str) -> bytes:
 
 def _string_attribute(key: str, value: str) -> bytes:
     # Most strings that are not kept are ids: of each request others, and the greater part of the work.
-    any_value = _field(_STRING, value.encode())
-    return _field(_ATTRIBUTE, _key(key) + _field(_VALUE, any_value))
+    named, text = _key(key), value.encode()
+    if len(named) + len(text) < _SHORT:
+        length = _ONE_BYTE[len(text)]
+        any_value = _VALUE + _ONE_BYTE[len(text) + 2] + _STRING + length + text
+        return _ATTRIBUTE + _ONE_BYTE[len(named) + len(any_value)] + named + any_value
+    return _field(_ATTRIBUTE, named + _field(_VALUE, _field(_STRING, text)))
 
 
 _ONE_BYTE: Final = [bytes([length]) for length in range(0x80)]
+_SHORT: Final = len(_ONE_BYTE) - 4
+"""So long a key and its value may be for all of their lengths to be one byte."""
 
 
 def _field(tag: bytes, content: bytes) -> bytes:
     length = len(content)
     if length <= 0x7F:  # noqa: PLR2004 - seven bits a byte
         return tag + _ONE_BYTE[length] + content
-    digits = bytearray(tag)
-    while length > 0x7F:  # noqa: PLR2004 - seven bits a byte
-        digits.append(length & 0x7F | 0x80)
-        length >>= 7
-    digits.append(length)
-    return bytes(digits) + content
+    return tag + _varint(length) + content
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number > 0x7F:  # noqa: PLR2004 - seven bits a byte
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
 
 
 def span_exporter(endpoint: str, *, timeout: float) -> "EncodedSpanExporter":

@@ -15,7 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from bench import process
 from bench.footprint import after_the_run, at_rest, image_bytes, last_test_seconds
-from bench.process import LogLines, NotMeasurable, ServerProcess
+from bench.lines import LogLines
+from bench.process import NotMeasurable, ServerProcess
 from tests.service import ROOT
 from tests.tools import free_port, wait_until
 

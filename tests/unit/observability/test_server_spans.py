@@ -155,7 +155,7 @@ def test_the_librarys_span(kind: str, end: str) -> None:
     assert [event.name for event in found.events] == [event.name for event in expected.events]
 
 
-def test_it_is_described_once_the_answer_begins_and_when_none_does() -> None:
+def test_it_is_described_once_whether_it_was_answered_or_not() -> None:
     described: list[str] = []
 
     def note(span: Span, scope: Scope) -> None:

@@ -28,12 +28,18 @@ from opentelemetry.trace import (
 
 from app.observability import span_encoding, tracing
 from app.observability.redaction import Clean, redact_text
-from app.observability.span_encoding import SpanEncoder, _needs_requests, span_exporter
+from app.observability.span_encoding import (
+    PreparedSpan,
+    SpanEncoder,
+    _needs_requests,
+    span_exporter,
+)
 
 ATTRIBUTES = st.dictionaries(
     st.sampled_from(["http.route", "url.path", "request.id", "password", "n", "url.full"]),
     st.one_of(
         st.text(max_size=20),
+        st.integers(80, 260).map("x".__mul__),  # where lengths become two bytes long
         st.text(max_size=20).map(Clean),
         st.sampled_from(["jane@example.com", "https://u:p@h/x?y=z", "", "é", "\ud800"]),
         st.booleans(),
@@ -118,6 +124,44 @@ def _spans(request: ExportTraceServiceRequest) -> list[Any]:
         for scope in one.scope_spans
         for span in scope.spans
     ]
+
+
+def test_prepared_or_not_a_span_is_the_same(recorder: Recorder) -> None:
+    recorder.tracer.start_span("plain", attributes={"n": 1}).end()
+    with recorder.tracer.start_as_current_span("failed") as failed:
+        failed.record_exception(ValueError("jane@example.com"))
+    recorder.provider.get_tracer("other").start_span("in another scope").end()
+    spans = recorder.spans()
+    ours = encoder()
+
+    prepared = [ours.prepare(span) for span in spans]
+    assert [isinstance(one, PreparedSpan) for one in prepared] == [True, False, True]
+    assert read(ours.encode(prepared)) == read(ours.encode(spans))
+
+
+def test_what_cannot_be_encoded_is_left_to_who_counts_it(recorder: Recorder) -> None:
+    recorder.tracer.start_span("x", attributes={"n": 2**70}).end()
+    (span,) = recorder.spans()
+    ours = encoder()
+
+    assert ours.prepare(span) is span
+    assert read(ours.encode([span])) == librarys([span])
+
+
+def test_a_statement_is_looked_through_once(recorder: Recorder) -> None:
+    asked: list[str] = []
+
+    def redact_attribute(key: str, value: Any) -> Any:
+        asked.append(key)
+        return tracing._redacted_attribute(key, value)
+
+    ours = SpanEncoder(tracing._redacted, redact_attribute, redact_text)
+    statement = "SELECT " + ", ".join(f"column_{n}" for n in range(100))
+    for _ in range(2):
+        for name in ("db.query.text", "other"):
+            recorder.tracer.start_span("x", attributes={name: statement}).end()
+        ours.encode(recorder.spans())
+    assert asked == ["db.query.text", "other", "other"]
 
 
 def test_a_truth_is_no_number(recorder: Recorder) -> None:
