@@ -34,6 +34,8 @@ GUARD = Path(__file__).with_name("guard.py")
 PASSWORD = "correct horse battery"
 OPERATIONS_TOKEN = "operations-token-of-the-tests"
 UNLIMITED = "1000000/minute"
+YEAR = 360 * 24 * 3600
+"""Seconds, as the library counts them: a limit per minute is another one when a minute begins meanwhile."""
 
 
 def test_settings(database_url: str, **given: Any) -> Settings:

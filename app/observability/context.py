@@ -317,6 +317,7 @@ Observer = Callable[["RequestContext"], None]
 """Is told of a request that has ended, inside of its context. Must be quick and must not raise."""
 
 _CONTEXT: Final = "glasshouse.context"
+TRACE_ID_HEADER: Final = b"x-trace-id"
 TRACE_IDS: Final = "glasshouse.trace_ids"
 """Where in a scope tracing leaves the ids of the request's trace and span, for who would have to ask.
 A request that has them is none that `is_operational`."""
@@ -327,7 +328,7 @@ class RequestContextMiddleware:
 
     A well-formed incoming X-Request-ID (8 to 128 of A-Z a-z 0-9 . _ -) is kept, so that one id
     joins the logs of several services; anything else is replaced, since it goes into every signal. The
-    answer has it, unless `echo` is off.
+    answer has it, unless `echo` is off, and with it the X-Trace-ID of a request that has a trace.
     A request with the right X-Synthetic-Token is marked as synthetic. A wrong token marks nothing and
     is told to nobody: whoever guesses learns nothing, and is counted as any customer is.
     """
@@ -343,7 +344,8 @@ class RequestContextMiddleware:
         self.app = app
         self._synthetic_token = synthetic_token.encode()
         self._observers = observers
-        self._echo = echo
+        self.echoes = echo
+        """Whether answers get their request id, and the trace id that tracing has left in the scope."""
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http":
@@ -372,9 +374,8 @@ class RequestContextMiddleware:
         async def observed_send(message: "Message") -> None:
             if message["type"] == "http.response.start":
                 context.answered = message["status"]
-                if self._echo:
-                    header = (b"x-request-id", context.request_id.encode())
-                    message["headers"] = [*message.get("headers", ()), header]
+                if self.echoes:
+                    message["headers"] = _with_ids(message, context.request_id, trace_ids)
             elif message["type"] == "http.response.body":
                 if "body" in message:
                     context.sent += len(message["body"])
@@ -435,6 +436,15 @@ class RequestContextMiddleware:
             context.announced = int(length)
         context.started = perf_counter()
         return context
+
+
+def _with_ids(
+    message: "Message", request_id: str, trace_ids: tuple[str, str] | None
+) -> list[tuple[bytes, bytes]]:
+    headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+    if trace_ids is not None:
+        headers.append((TRACE_ID_HEADER, trace_ids[0].encode()))
+    return headers
 
 
 def _accepted(given: bytes) -> str:

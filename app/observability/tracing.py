@@ -59,8 +59,10 @@ from starlette.background import BackgroundTask
 from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.observability.context import (
+    TRACE_ID_HEADER,
     TRACE_IDS,
     UNMATCHED_ROUTE,
+    RequestContextMiddleware,
     ServiceSettings,
     is_operational,
     request_context,
@@ -98,8 +100,6 @@ if TYPE_CHECKING:
 # Read once by the instrumentations, when the first of them is put to use, which may be before setup_tracing.
 # Without it they write the attribute names of 2021.
 os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
-
-_TRACE_ID_HEADER: Final = b"x-trace-id"
 
 MAX_QUEUED_SPANS: Final = 2048
 BATCH_SPANS: Final = 256
@@ -333,6 +333,7 @@ class SampledFirst:
         self._handled = recorder.app
         self._unrecorded, self._answer_error = _taken_apart(recorder.app)
         self._recorded = ServerSpans(recorder.app, recorder.tracer, _describe)
+        self._has_ids_inside = _has_ids_inside(recorder.app)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http" or is_operational(scope["path"]):
@@ -347,32 +348,61 @@ class SampledFirst:
             has_parent = parent.is_valid
         trace_id = parent.trace_id if has_parent else self._ids.generate_trace_id()
         in_hexadecimal = trace_id.to_bytes(16).hex()
-        has_begun = False
-
-        # No coroutine: what it returns is the server's own. That saves a frame for each message.
-        def send_with_id(message: "Message") -> Awaitable[None]:
-            nonlocal has_begun
-            if message["type"] == "http.response.start":
-                has_begun = True
-                header = (_TRACE_ID_HEADER, in_hexadecimal.encode())
-                message["headers"] = [*message.get("headers", ()), header]
-            return send(message)
-
         if self._tracing.samples(parent, trace_id):
             _decided_trace_id.set(0 if has_parent else trace_id)
+            send_with_id = _SendWithId(send, in_hexadecimal)
             await self._recorded(scope, receive, send_with_id, parent=context)
             return
         unsampled = _Unsampled(trace_id, in_hexadecimal, parent)
         scope[TRACE_IDS] = unsampled.ids
+        # Most answers have the id from the layer that gives them their request id.
+        sender = send if self._has_ids_inside else _SendWithId(send, in_hexadecimal)
         token = otel_context.attach(Context({**context, _CURRENT_SPAN: unsampled}))
         try:
-            await self._unrecorded(scope, receive, send_with_id)
+            await self._unrecorded(scope, receive, sender)
         except Exception as error:
-            if has_begun or self._answer_error is None:
+            if self._answer_error is None or _has_begun(sender, scope):
                 raise
+            send_with_id = _SendWithId(send, in_hexadecimal)
             await self._answer_error(error)(scope, receive, send_with_id)
         finally:
             otel_context.detach(token)
+
+
+class _SendWithId:
+    """Sends, and sees to it that the answer has its trace id."""
+
+    __slots__ = ("_header", "_send", "has_begun")
+
+    def __init__(self, send: "Send", in_hexadecimal: str) -> None:
+        self._send = send
+        self._header = TRACE_ID_HEADER, in_hexadecimal.encode()
+        self.has_begun = False
+
+    # No coroutine: what it returns is the server's own. That saves a frame for each message.
+    def __call__(self, message: "Message") -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            headers = message.get("headers", ())
+            if self._header not in headers:
+                message["headers"] = [*headers, self._header]
+        return self._send(message)
+
+
+def _has_begun(sender: "Send", scope: "Scope") -> bool:
+    if isinstance(sender, _SendWithId):
+        return sender.has_begun
+    context = request_context(scope)
+    return context is not None and context.answered != 0
+
+
+def _has_ids_inside(stack: "ASGIApp") -> bool:
+    layer: Any = stack
+    while layer is not None:
+        if isinstance(layer, RequestContextMiddleware):
+            return layer.echoes
+        layer = getattr(layer, "app", None)
+    return False
 
 
 def _taken_apart(

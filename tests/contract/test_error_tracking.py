@@ -295,7 +295,7 @@ async def test_what_is_an_answer_is_no_issue(
     shop: Shop, bugsink: Tracker, provider: RunningProvider
 ) -> None:
     project = bugsink.project()
-    with shop.start("serve", project.environment, RATE_LIMIT_LOGIN="1/hour") as api:
+    with shop.start("serve", project.environment, RATE_LIMIT_LOGIN="1/year") as api:
         async with client_of(api) as http:
             person = await logged_in(http)
             order, declined = await person.order(), await person.order()

@@ -66,7 +66,7 @@ def test_a_forwarded_address_counts_only_from_a_proxy_that_is_named(
         tmp_path,
         database_url=sqlite_service_database,
         provider_url=provider.url,
-        RATE_LIMIT_LOGIN="2/hour",
+        RATE_LIMIT_LOGIN="2/year",
         FORWARDED_ALLOW_IPS=proxies,
     ) as api:
         form = {"username": "nobody@example.com", "password": PASSWORD}

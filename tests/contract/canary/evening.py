@@ -234,7 +234,7 @@ def _slow(evening: Evening) -> None:
             DATABASE_EXPLAIN_SLOW_QUERIES="true",
             DATABASE_N_PLUS_ONE_THRESHOLD="2",
             FORWARDED_ALLOW_IPS="127.0.0.1",
-            RATE_LIMIT_LOGIN="2/minute",
+            RATE_LIMIT_LOGIN="2/year",
             LOG_SAMPLE="GET /v1/orders=0.5",
             CANARY_FAULTS=str(evening.directory / "slow.json"),
             PAYMENT_PROVIDER_URL=f"http://127.0.0.1:{broken.port}",

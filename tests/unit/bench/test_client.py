@@ -1,6 +1,7 @@
 """The client, against small servers of this process that answer as they are told."""
 
 import asyncio
+import selectors
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -8,6 +9,7 @@ import pytest
 
 from bench import client as client_module
 from bench.client import _arrivals, connected, request
+from bench.interruption import run
 from bench.process import NotMeasurable
 from tests.tools import free_port
 
@@ -152,3 +154,14 @@ def test_a_request_is_what_a_browser_sends() -> None:
     assert head.endswith(b"Content-Type: application/json\r\nContent-Length: 2")
     assert body == b"{}"
     assert b"Content-Length" not in request("GET", "/", 8000)
+
+
+def test_at_a_rate_the_timers_are_to_the_microsecond() -> None:
+    assert run(_selects(), to_the_microsecond=True)
+    assert not run(_selects())
+
+
+async def _selects() -> bool:
+    """Whether the loop waits by select(2), whose time-out counts microseconds."""
+    selector = getattr(asyncio.get_running_loop(), "_selector", None)
+    return isinstance(selector, selectors.SelectSelector)

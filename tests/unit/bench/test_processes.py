@@ -1,6 +1,7 @@
 """Servers under measurement, the receiver, and the end of all of them."""
 
 import json
+import os
 import signal
 import socket
 import struct
@@ -15,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from bench import process
 from bench.footprint import after_the_run, at_rest, image_bytes, last_test_seconds
-from bench.lines import LogLines
+from bench.lines import LogLines, LogReader
 from bench.process import NotMeasurable, ServerProcess
 from tests.service import ROOT
 from tests.tools import free_port, wait_until
@@ -107,6 +108,20 @@ def test_lines_are_counted_in_whatever_pieces_they_come(size: int) -> None:
         counted.add(log[start : start + size])
 
     assert (counted.lines, counted.access_lines) == (3, 2)
+
+
+def test_a_log_that_somebody_holds_open_is_not_waited_for() -> None:
+    reader = LogReader()
+    held = os.dup(reader.take_log())
+    os.write(held, b'{"user_agent":"a"}\n')
+    wait_until(lambda: reader.access_lines == 1, "the line is read")
+
+    reader.finish(0.01)
+
+    with pytest.raises(BrokenPipeError):
+        os.write(held, b"nobody reads this\n")
+    os.close(held)
+    assert reader.lines == 1
 
 
 def test_a_server_that_does_not_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:

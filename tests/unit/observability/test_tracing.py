@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,46 @@ async def test_the_applications_own_handler_answers_an_error_inside_of_the_trace
         trace_id = dict(starts[0]["headers"])[b"x-trace-id"]
         assert sent[1]["body"] == (body or b"boom " + trace_id)
     tracing.shutdown(60)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("layers", [[], [{"echo": False}], [{}], [{"echo": False}, {}]])
+async def test_every_answer_has_its_trace_id_once(
+    share: float, layers: list[dict[str, Any]]
+) -> None:
+    tracing = setup_tracing(settings(share), exporter=InMemorySpanExporter())
+    app = FastAPI()
+
+    @app.get("/served")
+    async def served() -> None:
+        pass
+
+    @app.get("/boom")  # answered outside of all layers
+    async def boom() -> None:
+        raise RuntimeError("boom")
+
+    instrument_tracing(app, tracing)
+    for options in layers:
+        app.add_middleware(RequestContextMiddleware, **options)
+    for path in ("/served", "/boom", "/nowhere"):
+        sent: list[Message] = []
+        with suppress(RuntimeError):
+            await ask(app, path, sent)
+        names = [name for name, _ in sent[0]["headers"]]
+        assert names.count(b"x-trace-id") == 1, path
+    tracing.shutdown(60)
+
+
+async def test_what_has_just_ended_is_exported_with_the_rest() -> None:
+    for leave in ("flush", "shutdown"):
+        exporter = InMemorySpanExporter()
+        tracing = setup_tracing(settings(), exporter=exporter)
+        with business_span("x"):
+            pass
+        assert not exporter.get_finished_spans()
+        await asyncio.to_thread(getattr(tracing, leave), 60)
+        assert [span.name for span in exporter.get_finished_spans()] == ["x"]
+        await asyncio.to_thread(tracing.shutdown, 60)
 
 
 async def ask(app: FastAPI, path: str, sent: list[Message]) -> None:
