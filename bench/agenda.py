@@ -134,11 +134,11 @@ def make_agenda(
         variants=tuple(name for name in VARIANTS if name in wanted),
         operations=_named(operations, OPERATIONS, "operation")
         or (_WITH_TARGETS if quick else tuple(OPERATIONS)),
-        rounds=rounds or (8 if quick else 6),
-        closer_rounds=0 if quick or rounds else 36,
+        rounds=rounds or (7 if quick else 6),
+        closer_rounds=0 if quick or rounds else 32,
         burst=0.1,
-        latency_rounds=rounds or (3 if quick else 8),
-        latency_turn=0.6 if quick else 1.0,
+        latency_rounds=rounds or (4 if quick else 10),
+        latency_turn=0.5 if quick else 1.0,
         rate=rate,
     )
 

@@ -1,13 +1,15 @@
 """What was measured, against the bare application: the numbers of the report."""
 
+import itertools
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.cpu import Bursts
-from bench.estimates import Estimate, differences, estimate, ratios
+from bench.estimates import Estimate, differences, estimate, p99_ratio, ratios
 from bench.fits import percentile
+from bench.machine import LEFT_ALONE
 from bench.rate import Turns
 from bench.variants import MANY, VARIANTS
 
@@ -32,6 +34,7 @@ class Figures:
     """As fast as it answers; see rate.py for a fixed rate."""
     requests: int
     rounds: int
+    """Those in which the host left both alone. If there is none, all are in the figures."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it for machines."""
@@ -65,16 +68,26 @@ def compare(bursts: Mapping[str, Bursts]) -> dict[str, Figures]:
 
 
 def _figures(bursts: Bursts, base: Bursts) -> Figures:
-    added = estimate(differences(bursts.cpu_seconds, base.cpu_seconds))
+    both = list(
+        zip(bursts.stolen, base.stolen, strict=False)
+    )  # after Ctrl-C, one may have one more
+    undisturbed = [max(stolen) <= LEFT_ALONE for stolen in both]
+    counted = undisturbed if any(undisturbed) else [True] * len(both)
+    own, bases, rates = (
+        list(itertools.compress(values, counted))
+        for values in (bursts.cpu_seconds, base.cpu_seconds, bursts.rates)
+    )
+    durations = list(itertools.chain(*itertools.compress(bursts.durations, counted)))
+    added = estimate(differences(own, bases))
     return Figures(
-        cpu_us=statistics.median(bursts.cpu_seconds) * 1e6,
-        ratio=estimate(ratios(bursts.cpu_seconds, base.cpu_seconds)),
+        cpu_us=statistics.median(own) * 1e6,
+        ratio=estimate(ratios(own, bases)),
         added_us=Estimate(added.value * 1e6, added.spread * 1e6, added.error * 1e6),
-        requests_per_second=statistics.median(bursts.rates),
-        p50_ms=percentile(bursts.durations, 0.5) * 1e3,
-        p99_ms=percentile(bursts.durations, 0.99) * 1e3,
-        requests=bursts.requests,
-        rounds=len(bursts.cpu_seconds),
+        requests_per_second=statistics.median(rates),
+        p50_ms=percentile(durations, 0.5) * 1e3,
+        p99_ms=percentile(durations, 0.99) * 1e3,
+        requests=len(durations),
+        rounds=sum(undisturbed),
     )
 
 
@@ -87,6 +100,7 @@ class Latency:
     p99_ratio: Estimate
     requests: int
     rounds: int
+    """The turns that the host left alone, of this one or the bare one, whichever has fewer."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it for machines."""
@@ -102,15 +116,30 @@ class Latency:
 
 def latencies(turns: Mapping[str, Turns]) -> dict[str, Latency]:
     """Return the latency of each variant of one operation that has had a turn, as the bare one has."""
-    base = turns[BARE].p99 if BARE in turns else []
-    return {
-        name: Latency(
-            statistics.median(one.p50) * 1e3,
-            statistics.median(one.p99) * 1e3,
-            estimate(ratios(one.p99, base)),
-            one.requests,
-            len(one.p99),
+    if BARE not in turns or not turns[BARE].durations:
+        return {}
+    base, base_rounds = _undisturbed(turns[BARE])
+    found = {}
+    for name, one in turns.items():
+        if not one.durations:
+            continue
+        counted, rounds = _undisturbed(one)
+        every = [duration for turn in counted for duration in turn]
+        found[name] = Latency(
+            p50_ms=percentile(every, 0.5) * 1e3,
+            p99_ms=percentile(every, 0.99) * 1e3,
+            p99_ratio=p99_ratio(counted, base),
+            requests=len(every),
+            rounds=min(rounds, base_rounds),
         )
-        for name, one in turns.items()
-        if one.p99 and base
-    }
+    return found
+
+
+def _undisturbed(turns: Turns) -> tuple[Sequence[Sequence[float]], int]:
+    """Return the turns that count, and how many of them the host left alone: all count if it is none."""
+    left = [
+        turn
+        for turn, stolen in zip(turns.durations, turns.stolen, strict=True)
+        if stolen <= LEFT_ALONE
+    ]
+    return left or turns.durations, len(left)

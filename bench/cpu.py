@@ -5,6 +5,7 @@ booked on nobody. Before a burst comes a short one that does not count: a proces
 nothing left in the processor's caches, and does at once whatever fell due meanwhile. A burst begins with
 what that one left in the buffers (spans, lines) and leaves about as much behind: over the rounds all of it
 is paid for. A ratio compares two bursts of one round, so a machine that gets slower in between changes both.
+A burst during which the host gave the processor to others is noted, and does not count (comparison.py).
 """
 
 import random
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.client import connected
+from bench.machine import Steal
 from bench.process import ServerProcess
 from bench.progress import Progress
 from bench.requests import OPERATIONS, Operation
@@ -30,10 +32,12 @@ class Bursts:
 
     cpu_seconds: list[float] = field(default_factory=list)
     """Per request."""
-    durations: list[float] = field(default_factory=list)
+    durations: list[list[float]] = field(default_factory=list)
+    """Of all of its requests, in seconds."""
     rates: list[float] = field(default_factory=list)
     """Requests a second."""
-    requests: int = 0
+    stolen: list[float] = field(default_factory=list)
+    """The share of the time that the host gave to others."""
 
 
 Measured = dict[str, dict[str, Bursts]]
@@ -84,6 +88,7 @@ async def _burst(
     server.thaw()
     async with connected(server.port, CONNECTIONS) as client:
         warm = await client.burst(lambda: asked, operation.status, WARM_UP_SECONDS)
+        steal = Steal()
         before = server.cpu_seconds()
         began = time.perf_counter()
         durations = await client.burst(lambda: asked, operation.status, seconds)
@@ -92,6 +97,6 @@ async def _burst(
     server.freeze()
     server.asked += len(warm) + len(durations)
     into.cpu_seconds.append((server.cpu_seconds() - before) / len(durations))
-    into.durations += durations
+    into.stolen.append(steal.share())
+    into.durations.append(durations)
     into.rates.append(len(durations) / took)
-    into.requests += len(durations)

@@ -4,9 +4,13 @@ A ratio compares two bursts of one round and the median is taken over the rounds
 gets slower in between, or one burst that was disturbed, changes little.
 """
 
+import random
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+from bench.fits import percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +64,26 @@ def ratios(values: Iterable[float], base: Iterable[float]) -> list[float]:
 def differences(values: Iterable[float], base: Iterable[float]) -> list[float]:
     """Return the difference of each round that both have."""
     return [one - other for one, other in zip(values, base, strict=False)]
+
+
+_DRAWS: Final = 200
+
+
+def p99_ratio(turns: Sequence[Sequence[float]], base: Sequence[Sequence[float]]) -> Estimate:
+    """Return the 99th percentile of all turns together, divided by that of the base's.
+
+    Its error is that of the bootstrap: turns are drawn from those that there are, again and again, and the
+    ratio's deviation over the draws is taken from its quartiles. (Requests of one turn are not independent
+    of each other: who waits behind a slow one is slow.)
+    """
+    chance = random.Random(99)  # noqa: S311 - a draw, not a secret
+    drawn = [
+        _p99(chance.choices(turns, k=len(turns))) / _p99(chance.choices(base, k=len(base)))
+        for _ in range(_DRAWS)
+    ]
+    around = spread(drawn)
+    return Estimate(_p99(turns) / _p99(base), around, around / 0.6745)
+
+
+def _p99(turns: Sequence[Sequence[float]]) -> float:
+    return percentile([duration for turn in turns for duration in turn], 0.99)

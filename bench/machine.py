@@ -10,8 +10,8 @@ import psutil  # type: ignore[import-untyped]
 
 OTHERS: Final = 0.10
 """The share of the machine that others may use while nothing of ours runs."""
-STOLEN: Final = 0.05
-"""The share of the time that the host may give to other virtual machines."""
+LEFT_ALONE: Final = 0.01
+"""The share of a burst or a turn that the host may give to other virtual machines for it to count."""
 _LOOK_SECONDS: Final = 0.7
 
 

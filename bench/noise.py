@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from bench.comparison import CONTROL, Figures, Latency
 from bench.estimates import Estimate
-from bench.machine import OTHERS, STOLEN
+from bench.machine import LEFT_ALONE, OTHERS
 
 FEWEST: Final = 4
-"""Rounds; fewer have no quartiles, so nobody knows how far off they are."""
+"""Rounds that the host did not disturb; fewer have no quartiles, so nobody knows how far off they are."""
+TOO_FEW: Final = f"there were fewer than {FEWEST} rounds that its host did not disturb"
 CPU_APART: Final = 0.05
 """How far the medians of two equal applications may be apart."""
 CPU_ERROR: Final = 0.05
@@ -82,7 +83,7 @@ class Noise:
                 "p99_apart": LATENCY_APART,
                 "p99_error": LATENCY_ERROR,
                 "others": OTHERS,
-                "stolen": STOLEN,
+                "stolen": LEFT_ALONE,
             },
         }
 
@@ -96,9 +97,8 @@ def judge(
     latency: Mapping[str, Mapping[str, Latency]],
     *,
     others: float,
-    stolen: float,
 ) -> Noise:
-    """Return how quiet it was; `others` and `stolen` are shares of the machine."""
+    """Return how quiet it was; `others` is the share of the machine that others used beside."""
     controls = {name: of[CONTROL] for name, of in figures.items() if CONTROL in of}
     late = {name: of[CONTROL] for name, of in latency.items() if CONTROL in of}
     return Noise(
@@ -112,13 +112,13 @@ def judge(
         },
         apart={name: abs(one.ratio.value - 1) for name, one in controls.items()},
         latency_apart={name: abs(one.p99_ratio.value - 1) for name, one in late.items()},
-        others=_who(others, stolen),
+        others=_who(others),
     )
 
 
 def _reason(control: Estimate, rounds: int, apart: float, error: float) -> str:
     if rounds < FEWEST:
-        return f"there were fewer than {FEWEST} rounds"
+        return TOO_FEW
     if abs(control.value - 1) > apart:
         return f"two equal applications were {abs(control.value - 1):.0%} apart"
     if control.error > error:
@@ -126,9 +126,5 @@ def _reason(control: Estimate, rounds: int, apart: float, error: float) -> str:
     return ""
 
 
-def _who(others: float, stolen: float) -> str:
-    if others > OTHERS:
-        return f"others used {others:.0%} of it while nothing of ours ran"
-    if stolen > STOLEN:
-        return f"its host gave {stolen:.0%} of the time to others"
-    return ""
+def _who(others: float) -> str:
+    return f"others used {others:.0%} of it while nothing of ours ran" if others > OTHERS else ""

@@ -1,7 +1,8 @@
 """Latency at a fixed rate: what a customer waits while the service is as busy as it should be.
 
-Every variant is asked at the same rate, in turns, at the same random moments; p50 and p99 of each turn. As
-with CPU, a ratio compares turns of one round, and the same application measured twice says what is noise.
+Every variant is asked at the same rate, in turns, at the same random moments. p50 and p99 are those of all
+turns together that the host left alone: a 99th percentile that is made of nine requests tells of three
+moments in which the host did something else. The same application measured twice says what is noise.
 """
 
 import random
@@ -12,7 +13,7 @@ from typing import Final
 
 from bench.client import connected
 from bench.cpu import DRAIN_SECONDS
-from bench.fits import percentile
+from bench.machine import Steal
 from bench.process import ServerProcess
 from bench.progress import Progress
 from bench.requests import OPERATIONS, Operation
@@ -29,11 +30,12 @@ SHARE: Final = 0.4
 
 @dataclass(slots=True)
 class Turns:
-    """The percentiles of one variant, in seconds, one for each round."""
+    """What was measured of one variant and one operation, a value for each round."""
 
-    p50: list[float] = field(default_factory=list)
-    p99: list[float] = field(default_factory=list)
-    requests: int = 0
+    durations: list[list[float]] = field(default_factory=list)
+    """Of all of its requests, in seconds."""
+    stolen: list[float] = field(default_factory=list)
+    """The share of the time that the host gave to others."""
 
 
 @dataclass(slots=True)
@@ -73,10 +75,10 @@ async def measure(
             chance.shuffle(order)
             for variant in order:
                 server = servers[variant]
+                steal = Steal()
                 durations = await _turn(server, OPERATIONS[name], customer, seconds, rate, number)
-                turns[variant].p50.append(percentile(durations, 0.5))
-                turns[variant].p99.append(percentile(durations, 0.99))
-                turns[variant].requests += len(durations)
+                turns[variant].durations.append(durations)
+                turns[variant].stolen.append(steal.share())
 
 
 def turn_seconds(seconds: float) -> float:

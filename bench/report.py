@@ -127,6 +127,7 @@ def _sentences(results: Results) -> list[str]:
         f"Container image: {image_said}. make test: {tests_said}.",
         f"{machine.cores} cores, {machine.processor}, {machine.system}, Python {machine.python}, {database}.",
         f"Others used {others:.0%} of it, its host {results.stolen:.1%}; load {machine.load_before:.2f}.",
+        f"Bursts and turns that its host disturbed, which do not count: {results.disturbed:.0%}.",
     ]
     if not results.on_postgres:
         lines.append(

@@ -1,17 +1,18 @@
 """All that a run has measured, filled as it goes on: after Ctrl-C what is there can still be told."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from bench import comparison, noise, targets
 from bench.comparison import Figures, Latency
-from bench.cpu import Measured
+from bench.cpu import Bursts, Measured
 from bench.footprint import Footprint
-from bench.machine import Machine
+from bench.machine import LEFT_ALONE, Machine
 from bench.noise import Noise
-from bench.rate import AtRates
+from bench.rate import AtRates, Turns
 from bench.targets import Target
 
 
@@ -29,6 +30,7 @@ class Results:
     others_after: float = 0.0
     """The share of the machine that others used when all of ours had ended."""
     stolen: float = 0.0
+    """The share of all the time that the host gave to others."""
     complaints: list[str] = field(default_factory=list)
     """What shows that something did not work that was measured."""
     complete: bool = False
@@ -54,7 +56,17 @@ class Results:
     def noise(self) -> Noise:
         """How quiet the machine was."""
         others = max(self.machine.others_before, self.others_after)
-        return noise.judge(self.figures, self.latency, others=others, stolen=self.stolen)
+        return noise.judge(self.figures, self.latency, others=others)
+
+    @property
+    def disturbed(self) -> float:
+        """The share of bursts and turns that the host disturbed, which do not count."""
+        every: Iterable[Bursts | Turns] = itertools.chain(
+            *(bursts.values() for bursts in self.measured.values()),
+            *(one.variants.values() for one in self.at_rates.values()),
+        )
+        stolen = [share for one in every for share in one.stolen]
+        return sum(share > LEFT_ALONE for share in stolen) / len(stolen) if stolen else 0.0
 
     @cached_property
     def targets(self) -> list[Target]:
@@ -82,6 +94,7 @@ class Results:
                 "database": "PostgreSQL" if self.on_postgres else "SQLite",
                 "others_after": self.others_after,
                 "stolen": self.stolen,
+                "disturbed": round(self.disturbed, 3),
             },
             "noise": self.noise.as_json(),
             "targets": [target.as_json() for target in self.targets],

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from bench.comparison import BARE, Figures, Latency
 from bench.estimates import Estimate
-from bench.noise import Noise
+from bench.noise import FEWEST, TOO_FEW, Noise
 
 MET: Final = "met"
 MISSED: Final = "missed"
@@ -100,10 +100,18 @@ def check(
     ]
 
 
-def _why_not(noise: Noise, operation: str, *, on_postgres: bool, latency: bool = False) -> str:
+def _why_not(
+    noise: Noise, operation: str, *measured: Figures | Latency | None, on_postgres: bool
+) -> str:
+    """Return why nothing can be said about these; nothing if it is that one of them is not there."""
+    there = [one for one in measured if one is not None]
+    if len(there) < len(measured):
+        return ""
     if operation in _ON_POSTGRES and not on_postgres:
         return "the database is not PostgreSQL"
-    return noise.why_not(operation, latency=latency)
+    if min(one.rounds for one in there) < FEWEST:
+        return TOO_FEW
+    return noise.why_not(operation, latency=isinstance(there[0], Latency))
 
 
 def _ratios(
@@ -113,12 +121,13 @@ def _ratios(
         for variant, limit in itertools.product((SIGNALS[service], service), (target, stretch)):
             one = figures.get(operation, {}).get(variant)
             doubt = one.ratio.value * noise.apart.get(operation, 0.0) if one else 0.0
+            why_not = _why_not(noise, operation, one, on_postgres=on_postgres)
             yield Target(
                 f"{operation}: CPU of {variant} to bare",
                 limit,
                 one.ratio.with_doubt(doubt) if one else None,
                 stretch=limit == stretch,
-                why_not=_why_not(noise, operation, on_postgres=on_postgres) if one else "",
+                why_not=why_not,
             )
 
 
@@ -129,7 +138,8 @@ def _less_than_typical(
         of = figures.get(operation, {})
         ours = _added(of, FEW_TRACES, noise, operation)
         theirs = _added(of, TYPICAL, noise, operation)
-        why = _why_not(noise, operation, on_postgres=on_postgres) if ours and theirs else ""
+        both = of.get(FEW_TRACES), of.get(TYPICAL)
+        why = _why_not(noise, operation, *both, on_postgres=on_postgres) if BARE in of else ""
         value = theirs.over(ours) if ours and theirs else None
         if ours and theirs and value is None:
             why = why or f"{FEW_TRACES} adds so little that noise hides it"
@@ -154,11 +164,13 @@ def _added(
 def _routes(figures: Mapping[str, Figures], noise: Noise) -> Target:
     few = _added(figures, FEW_TRACES, noise, "ping")
     many = _added(figures, f"{FEW_TRACES}_50_routes", noise, "ping")
+    both = figures.get(FEW_TRACES), figures.get(f"{FEW_TRACES}_50_routes")
+    why_not = _why_not(noise, "ping", *both, on_postgres=True) if BARE in figures else ""
     return Target(
         f"ping: CPU that {FEW_TRACES} adds at 50 routes to that at 2",
         ROUTES,
         many.over(few) if few and many else None,
-        why_not=noise.why_not("ping") if few and many else "",
+        why_not=why_not,
     )
 
 
@@ -168,7 +180,7 @@ def _p99(
     for operation in ("ping", "read"):
         one = latency.get(operation, {}).get(ALL_TRACES)
         doubt = one.p99_ratio.value * noise.latency_apart.get(operation, 0.0) if one else 0.0
-        why = _why_not(noise, operation, on_postgres=on_postgres, latency=True) if one else ""
+        why = _why_not(noise, operation, one, on_postgres=on_postgres)
         yield Target(
             f"{operation}: p99 of {ALL_TRACES} to bare at a fixed rate",
             P99,

@@ -6,7 +6,7 @@ answer is on its way and the client has stopped waiting: until then the span has
 tests/unit/observability/test_server_spans.py has both record the same requests and compares the spans, so
 whoever updates the library learns what has become different.
 
-Must never record a path, a query or a name that redaction.py has not seen: that is done on export.
+Must never let out a path, a query or a name that redaction.py has not seen: who exports it sees to that.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,6 +55,8 @@ class ServerSpans:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if status >= _SERVER_ERROR:
+                    span.set_status(Status(StatusCode.ERROR))
             await send(message)
             # What goes on behind the answer, such as a background task, is not the client's waiting.
             if message["type"] == "http.response.body" and not message.get("more_body", False):
@@ -77,12 +79,11 @@ class ServerSpans:
         if not span.is_recording():
             return
         end = time_ns()
-        found = request_attributes(scope)
+        found = request_attributes(scope) | _told(span)
         if status is not None:
             found["http.response.status_code"] = status
             if status >= _SERVER_ERROR:
                 found["error.type"] = str(status)
-                span.set_status(Status(StatusCode.ERROR))
         write_attributes(span, found)
         self._describe(span, scope)
         if error is not None:
@@ -105,6 +106,12 @@ def write_attributes(span: Span, attributes: Mapping[str, AttributeValue]) -> No
         bounded._dict.update(attributes)
     else:
         span.set_attributes(attributes)
+
+
+def _told(span: Span) -> dict[str, AttributeValue]:
+    """Return what the request itself has said of its span meanwhile."""
+    bounded = getattr(span, "_attributes", None)
+    return dict(bounded._dict) if type(bounded) is BoundedAttributes else {}
 
 
 @lru_cache(maxsize=64)

@@ -53,6 +53,8 @@ class Later(Generic[T]):
             self._settle_soon()
         elif len(waiting) >= self._limit:
             self.settle()
+        elif _loop is None or _loop.is_closed():  # and with it the timer
+            self._settle_soon()
 
     def _settle_soon(self) -> None:
         global _loop  # noqa: PLW0603 - one loop has the timers

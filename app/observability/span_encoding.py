@@ -9,11 +9,12 @@ tests/unit/observability/test_span_encoding.py compares the whole with what the 
 
 What is that cheap is done where the span ends, for a few spans in a row (`prepare`): a thread that wants
 the interpreter for it takes it from a request each time, and costs more than the encoding. What is not,
-such as an exception with its stack, is left to the exporter's thread.
+such as an exception with its stack or a long text that a client has sent, is left to the exporter's thread.
 
 Must never keep a value in memory that redaction.py would take out.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -42,6 +43,8 @@ OFTEN_AND_LONG: Final = {"db.query.text": 2048}
 many as the program has, and to look through one for secrets takes 30 µs."""
 SPANS_IN_A_ROW: Final = 8
 """Requests wait for so many at a time."""
+MAX_AT_ONCE: Final = 512
+"""Characters of one span that requests wait for to be looked through for secrets, beside what is known."""
 PAUSE_SECONDS: Final = 0.0002
 """For so long a thread leaves the interpreter to them."""
 SELDOM_TWICE: Final = frozenset(
@@ -90,7 +93,8 @@ class SpanEncoder:
         """Encode `span` if that takes little; else `encode` will. Never raises: that is for `encode`, too."""
         try:
             if _is_plain(span):
-                return PreparedSpan(span.context, self._frame(span), self._plain(span))
+                encoded = self._plain(span, MAX_AT_ONCE)
+                return PreparedSpan(span.context, self._frame(span), encoded)
         except Exception:  # noqa: BLE001 - who cannot export a span counts it as lost, as it does there
             return span
         return span
@@ -122,7 +126,7 @@ class SpanEncoder:
         if frame is None:
             if len(self._frames) >= MAX_KEPT:
                 self._frames.clear()
-            (around,) = encode_spans([span]).resource_spans
+            (around,) = encode_spans([self._redact(span)]).resource_spans
             (scope,) = around.scope_spans
             frame = self._frames[whose] = _Frame(
                 ResourceSpans(resource=around.resource, schema_url=around.schema_url),
@@ -141,7 +145,8 @@ class SpanEncoder:
         encoded: bytes = around.scope_spans[0].spans[0].SerializeToString()
         return encoded
 
-    def _plain(self, span: ReadableSpan) -> bytes:
+    def _plain(self, span: ReadableSpan, most: float = math.inf) -> bytes:
+        """Encode it, or raise _TooLong where more than `most` characters have to be looked through."""
         context, parent = span.context, span.parent
         assert context is not None  # noqa: S101 - it has ended
         flags = _FROM_AFAR if parent is not None and parent.is_remote else _OUR_OWN
@@ -161,7 +166,12 @@ class SpanEncoder:
             copy = getattr(attributes, "copy", None)
             for key, value in (copy() if copy is not None else attributes).items():
                 encoded = kept.get((key, value, type(value)))
-                parts.append(self._attribute(key, value) if encoded is None else encoded)
+                if encoded is None:
+                    most -= _length(value)
+                    if most < 0:
+                        raise _TooLong
+                    encoded = self._attribute(key, value)
+                parts.append(encoded)
         return b"".join(parts)
 
     def _kind_of(self, name: str, kind: SpanKind, status: StatusCode, flags: int) -> bytes:
@@ -194,11 +204,22 @@ class SpanEncoder:
             one = KeyValue(key=key, value=AnyValue(**field))
             encoded = EncodedSpan(attributes=[one]).SerializeToString()
         longest = OFTEN_AND_LONG.get(key, MAX_KEPT_LENGTH)
-        if shown == value and key not in SELDOM_TWICE and len(str(value)) <= longest:
+        often = key not in SELDOM_TWICE and not isinstance(value, float)  # 0.0 is equal to -0.0
+        if shown == value and often and len(str(value)) <= longest:
             if len(self._attributes) >= MAX_KEPT:
                 self._attributes.clear()
             self._attributes[key, value, type(value)] = encoded
         return encoded
+
+
+class _TooLong(Exception):
+    """There is more to look through than requests should wait for."""
+
+
+def _length(value: AttributeValue) -> float:
+    if isinstance(value, str):
+        return len(value)
+    return 0 if isinstance(value, (bool, int, float)) else math.inf
 
 
 class PreparedSpan:

@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import uuid
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,6 +28,7 @@ from fastapi import FastAPI
 from loguru import logger
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -73,6 +75,7 @@ from app.observability.redaction import (
     REDACTED,
     Clean,
     is_secret_key,
+    redact,
     redact_address,
     redact_matched_path,
     redact_path,
@@ -103,7 +106,7 @@ os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
 
 MAX_QUEUED_SPANS: Final = 2048
 BATCH_SPANS: Final = 256
-"""Sending a batch holds the interpreter for half a millisecond, of however many spans."""
+"""Sending a batch holds the interpreter for half a millisecond, of however many spans that are encoded."""
 EXPORT_INTERVAL_MS: Final = 1000
 EXPORT_TIMEOUT_SECONDS: Final = 2.0
 MAX_ATTRIBUTE: Final = 8192
@@ -154,7 +157,6 @@ class Tracing:
         on_drop: Callable[[int], None],
     ) -> None:
         self._bound = TraceIdRatioBased.get_bound_for_rate(settings.sampling_ratio)
-        self._export = _Export(exporter, on_drop) if exporter else None
         root = TraceIdRatioBased(settings.sampling_ratio)
         self.provider = TracerProvider(
             sampler=ParentBased(root) if exporter else ALWAYS_OFF,
@@ -163,13 +165,14 @@ class Tracing:
             span_limits=_LIMITS,
             shutdown_on_exit=False,  # it would wait for a dead collector; shutdown() is bounded
         )
-        if self._export:
-            self.provider.add_span_processor(_CountedSpans(self._export))
+        self._spans = _CountedSpans(_Export(exporter, on_drop)) if exporter else None
+        if self._spans:
+            self.provider.add_span_processor(self._spans)
         self.tracer = self.provider.get_tracer(settings.otel_service_name, settings.service_version)
 
     def samples(self, parent: SpanContext, trace_id: int) -> bool:
         """Decide on a trace as the provider's sampler will: as its parent did, else by its id."""
-        if self._export is None:
+        if self._spans is None:
             return False
         if parent is not _NO_PARENT and parent.is_valid:
             return parent.trace_flags.sampled
@@ -188,8 +191,8 @@ class Tracing:
         if _active is self:
             _active = None
         _within(timeout, self.provider.shutdown)
-        if self._export:
-            self._export.close()
+        if self._spans:
+            self._spans.close()
 
 
 _active: Tracing | None = None
@@ -333,7 +336,9 @@ class SampledFirst:
         self._handled = recorder.app
         self._unrecorded, self._answer_error = _taken_apart(recorder.app)
         self._recorded = ServerSpans(recorder.app, recorder.tracer, _describe)
-        self._has_ids_inside = _has_ids_inside(recorder.app)
+        inside = self._unrecorded
+        self._has_ids_inside = isinstance(inside, RequestContextMiddleware) and inside.echoes
+        """Whether the next layer gives each answer its trace id, together with its request id."""
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http" or is_operational(scope["path"]):
@@ -355,8 +360,9 @@ class SampledFirst:
             return
         unsampled = _Unsampled(trace_id, in_hexadecimal, parent)
         scope[TRACE_IDS] = unsampled.ids
-        # Most answers have the id from the layer that gives them their request id.
-        sender = send if self._has_ids_inside else _SendWithId(send, in_hexadecimal)
+        # A request of an application that is mounted in another one has a context from there.
+        has_ids = self._has_ids_inside and request_context(scope) is None
+        sender = send if has_ids else _SendWithId(send, in_hexadecimal)
         token = otel_context.attach(Context({**context, _CURRENT_SPAN: unsampled}))
         try:
             await self._unrecorded(scope, receive, sender)
@@ -383,9 +389,10 @@ class _SendWithId:
     def __call__(self, message: "Message") -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.has_begun = True
-            headers = message.get("headers", ())
+            headers = [*message.get("headers", ())]
             if self._header not in headers:
-                message["headers"] = [*headers, self._header]
+                headers.append(self._header)
+            message["headers"] = headers
         return self._send(message)
 
 
@@ -394,15 +401,6 @@ def _has_begun(sender: "Send", scope: "Scope") -> bool:
         return sender.has_begun
     context = request_context(scope)
     return context is not None and context.answered != 0
-
-
-def _has_ids_inside(stack: "ASGIApp") -> bool:
-    layer: Any = stack
-    while layer is not None:
-        if isinstance(layer, RequestContextMiddleware):
-            return layer.echoes
-        layer = getattr(layer, "app", None)
-    return False
 
 
 def _taken_apart(
@@ -702,7 +700,7 @@ logging.getLogger("opentelemetry.attributes").setLevel(logging.ERROR)
 
 
 class _Export(SpanExporter):
-    """Redacts spans on their way to an exporter, off the request's path, and counts what is lost."""
+    """Redacts spans on their way to an exporter, behind the answer, and counts what is lost."""
 
     def __init__(self, exporter: SpanExporter, on_drop: Callable[[int], None]) -> None:
         self._exporter: SpanExporter | None = exporter
@@ -710,7 +708,14 @@ class _Export(SpanExporter):
         self._on_drop = on_drop
         self._lock = threading.Lock()
         self._queued = self._leaving = self._lost = 0
-        self._closed = self._failing = False
+        self.closed = self._failing = False
+        forget = weakref.WeakMethod(self._forget)
+        os.register_at_fork(after_in_child=lambda: (own := forget()) and own())
+
+    def _forget(self) -> None:
+        """Leave what waits to the process that we were forked from."""
+        self._lock = threading.Lock()
+        self._queued = self._leaving = self._lost = 0
 
     def prepare(self, span: ReadableSpan) -> ReadableSpan | PreparedSpan:
         """Redact and encode a span that has ended, if the exporter takes that and it is done at once."""
@@ -721,7 +726,7 @@ class _Export(SpanExporter):
     def has_room(self) -> bool:
         """Whether one more span may be queued; if not, it is counted as lost."""
         with self._lock:
-            fits = self._queued < MAX_QUEUED_SPANS and not self._closed
+            fits = self._queued < MAX_QUEUED_SPANS and not self.closed
             self._queued += fits
             self._lost += not fits
         if not fits:
@@ -742,7 +747,7 @@ class _Export(SpanExporter):
                 result = exporter.export([_redacted(span) for span in spans])
         finally:
             with self._lock:
-                lost = 0 if result is SpanExportResult.SUCCESS or self._closed else len(spans)
+                lost = 0 if result is SpanExportResult.SUCCESS or self.closed else len(spans)
                 self._leaving = 0
                 self._lost += lost
             if lost:
@@ -764,8 +769,8 @@ class _Export(SpanExporter):
     def close(self) -> None:
         """Count what is still here as lost, and end what is under way."""
         with self._lock:
-            lost = 0 if self._closed else self._queued + self._leaving
-            self._closed = True
+            lost = 0 if self.closed else self._queued + self._leaving
+            self.closed = True
         if lost:
             self._on_drop(lost)
         self.shutdown()
@@ -795,6 +800,8 @@ class _CountedSpans(BatchSpanProcessor):
         """Queue a span that has ended, soon and where there is room."""
         if span.context and span.context.trace_flags.sampled:
             self._ended.add(span)
+            if self._export.closed:
+                self._ended.settle()  # it is lost, and there may be no later
 
     def _queue(self, span: ReadableSpan) -> None:
         # The queue of the base class would push its oldest one out, uncounted. (It looks at nothing of
@@ -812,19 +819,26 @@ class _CountedSpans(BatchSpanProcessor):
         self._ended.settle()
         super().shutdown()  # type: ignore[no-untyped-call]  # the library has no types here
 
+    def close(self) -> None:
+        """Count what has not left by now as lost, and whatever ends from now on."""
+        self._export.close()
+        self._ended.settle()
+
 
 def _redacted(span: ReadableSpan) -> ReadableSpan:
     status = span.status
     if status.description:
-        status = Status(status.status_code, redact_text(status.description))
+        status = Status(status.status_code, _encodable(redact_text(status.description)))
+    attributes = BoundedAttributes(attributes=_redacted_attributes(span.attributes))
+    attributes.dropped = span.dropped_attributes
     return ReadableSpan(
-        name=redact_text(span.name),
+        name=_encodable(redact_text(span.name)),
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes=_redacted_attributes(span.attributes),
+        attributes=attributes,
         events=[
-            Event(event.name, _redacted_attributes(event.attributes), event.timestamp)
+            Event(_encodable(event.name), _redacted_attributes(event.attributes), event.timestamp)
             for event in span.events
         ],
         links=span.links,
@@ -834,6 +848,11 @@ def _redacted(span: ReadableSpan) -> ReadableSpan:
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
+
+
+def _encodable(text: str) -> str:
+    """Return it without half a character: the library would raise, and all of the batch be lost."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _redacted_attributes(attributes: Attributes) -> Attributes:
@@ -847,11 +866,15 @@ def _redacted_attribute(key: str, value: AttributeValue) -> AttributeValue:
         if special := _SPECIAL_ATTRIBUTES.get(key):
             return special(value)
         return redact_text(value, MAX_ATTRIBUTE)
-    if isinstance(value, Sequence) and value and isinstance(value[0], str):
+    if isinstance(value, (int, float)) and abs(value) < _MAX_COUNT:
+        return value
+    if isinstance(value, Sequence) and value and all(isinstance(item, str) for item in value):
         return [redact_text(str(item), MAX_ATTRIBUTE) for item in value]
-    return value
+    return cast("AttributeValue", redact(value))
 
 
+_MAX_COUNT: Final = 10**12
+"""Numbers that are greater may be a card's."""
 _SPECIAL_ATTRIBUTES: Final[dict[str, Callable[[str], str]]] = {
     "url.full": redact_url,
     "url.query": lambda query: redact_url(f"?{query}")[1:],

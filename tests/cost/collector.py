@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from app.observability.settling import settle
 from tests.listener import Answer, Asked
 from tests.otlp import ReceivedSpan, Receiver
 
@@ -39,6 +40,7 @@ class Collector(Receiver):
         async with asyncio.timeout(SECONDS):
             while True:
                 traces.add(await ask())
+                settle()  # no timer does it here
                 for _ in range(300):
                     if traces & self._arrived:
                         return

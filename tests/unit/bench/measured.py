@@ -35,9 +35,9 @@ def bursts(cpu_us: Sequence[float]) -> Bursts:
     """Return what a variant would have measured that used so much CPU in each round."""
     return Bursts(
         cpu_seconds=[one / 1e6 for one in cpu_us],
-        durations=[0.001] * 99 + [0.005],
+        durations=[[0.001] * 99 + [0.005]] * len(cpu_us),
         rates=[1e6 / one for one in cpu_us],
-        requests=100,
+        stolen=[0.0] * len(cpu_us),
     )
 
 
@@ -56,7 +56,7 @@ def at_rate(bare: float, again: float, service: float) -> AtRate:
     return AtRate(
         400.0,
         {
-            name: Turns([p99 / 4000] * 4, [p99 / 1000] * 4, 400)
+            name: Turns([[p99 / 4000] * 98 + [p99 / 1000] * 2] * 4, [0.0] * 4)
             for name, p99 in (("bare", bare), ("bare_again", again), ("sampling_1.0", service))
         },
     )

@@ -67,7 +67,7 @@ def test_a_quotient_has_the_errors_of_both_and_none_of_what_may_be_nothing() -> 
     assert Estimate(80, 1, 8).over(Estimate(-1, 1, 0.5)) is None
 
 
-def test_the_p99_is_compared_turn_by_turn() -> None:
+def test_the_p99_is_that_of_all_turns_together() -> None:
     latency = latencies(at_rate(2.0, 2.2, 3.0).variants)
 
     assert latency["sampling_1.0"].p99_ratio.value == pytest.approx(1.5)

@@ -82,7 +82,7 @@ def test_the_numbers_for_machines() -> None:
         "requests_per_second": 7548.5,
         "p50_ms": 1.0,
         "p99_ms": 1.0,
-        "requests": 100,
+        "requests": 800,
         "rounds": 8,
     }
     assert told["fixed_rate"]["read"]["requests_per_second"] == 400

@@ -12,7 +12,7 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import Span
+from opentelemetry.trace import Span, StatusCode, get_current_span
 from starlette.types import Message, Receive, Scope, Send
 
 from app.observability.server_spans import ServerSpans
@@ -173,6 +173,21 @@ def test_it_is_described_once_whether_it_was_answered_or_not() -> None:
 
         recorder.span_of(serve, request(path=f"/{end}"))
     assert described == ["/200", "/fails", "/stream"]
+
+
+def test_what_the_request_has_told_of_itself_stays() -> None:
+    async def telling(_: Scope, _receive: Receive, send: Send) -> None:
+        span = get_current_span()
+        span.set_attribute("server.address", "mine")
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        span.set_status(StatusCode.ERROR, "told in the middle")
+        await send({"type": "http.response.body", "body": b""})
+
+    span = ours(telling, request())
+
+    assert dict(span.attributes or {})["server.address"] == "mine"
+    assert dict(span.attributes or {})["error.type"] == "503"
+    assert span.status.description == "told in the middle"
 
 
 def test_it_ends_with_the_answer_and_not_with_what_goes_on_behind() -> None:

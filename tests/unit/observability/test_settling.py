@@ -71,6 +71,25 @@ def test_what_waited_when_its_loop_ended_is_not_lost() -> None:
     assert sorted(done) == ["of a loop that ended", "of another"]
 
 
+def test_what_waits_for_a_loop_that_has_gone_is_done_with_the_next_thing() -> None:
+    done: list[int] = []
+    later = Later(done.append)
+
+    async def add(thing: int) -> None:
+        later.add(thing)
+
+    asyncio.run(add(1))
+    assert done == []
+    later.add(2)  # no loop runs
+    assert done == [1, 2]
+
+    asyncio.run(add(3))
+    asyncio.run(add(4))  # another one does
+    assert done[:3] == [1, 2, 3]
+    settle()
+    assert done == [1, 2, 3, 4]
+
+
 async def test_what_cannot_be_done_takes_nothing_else_along() -> None:
     done: list[int] = []
 

@@ -12,7 +12,7 @@ from opentelemetry.exporter.http.transport._urllib3 import Urllib3HTTPTransport
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import (
@@ -140,12 +140,53 @@ def test_prepared_or_not_a_span_is_the_same(recorder: Recorder) -> None:
 
 
 def test_what_cannot_be_encoded_is_left_to_who_counts_it(recorder: Recorder) -> None:
-    recorder.tracer.start_span("x", attributes={"n": 2**70}).end()
+    recorder.tracer.start_span("x", attributes={"name": "\ud800"}).end()
     (span,) = recorder.spans()
     ours = encoder()
 
     assert ours.prepare(span) is span
     assert read(ours.encode([span])) == librarys([span])
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"url.query": "a=" * 300}, {"a": "x" * 300, "b": "y" * 300}, {"many": ["x"]}]
+)
+def test_requests_do_not_wait_for_long_texts(recorder: Recorder, attributes: Any) -> None:
+    recorder.tracer.start_span("x", attributes=attributes).end()
+    (span,) = recorder.spans()
+    ours = encoder()
+
+    assert ours.prepare(span) is span
+    assert read(ours.encode([span])) == librarys([span])
+
+
+def test_half_a_character_does_not_cost_the_whole_batch(recorder: Recorder) -> None:
+    recorder.tracer.start_span("name \ud800").end()
+    with recorder.tracer.start_as_current_span("told") as span:
+        span.set_status(StatusCode.ERROR, "said \ud800")
+        span.add_event("event \ud800")
+    spans = recorder.spans()
+
+    encoded = read(encoder().encode(spans))
+    names = [span.name for *_, span in _spans(encoded)]
+    assert names == ["name ?", "told"]
+
+
+def test_a_negative_zero_is_one(recorder: Recorder) -> None:
+    ours = encoder()
+    for value in (0.0, -0.0):
+        recorder.tracer.start_span("x", attributes={"n": value}).end()
+        ((*_, span),) = _spans(read(ours.encode(recorder.spans())))
+        assert str(span.attributes[0].value.double_value) == str(value)
+
+
+def test_what_was_dropped_is_told(recorder: Recorder) -> None:
+    spans = TracerProvider(span_limits=SpanLimits(max_span_attributes=1))
+    exporter = InMemorySpanExporter()
+    spans.add_span_processor(SimpleSpanProcessor(exporter))
+    spans.get_tracer("x").start_span("x", attributes={"a": 1, "b": 2}).end()
+    ((*_, span),) = _spans(read(encoder().encode(exporter.get_finished_spans())))
+    assert span.dropped_attributes_count == 1
 
 
 def test_a_statement_is_looked_through_once(recorder: Recorder) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import fakeredis
 import httpx2
@@ -28,7 +28,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.responses import PlainTextResponse, StreamingResponse
-from starlette.types import Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.observability import context
 from app.observability.context import RequestContextMiddleware, current_context, current_trace_ids
@@ -270,6 +270,58 @@ async def test_every_answer_has_its_trace_id_once(
             await ask(app, path, sent)
         names = [name for name, _ in sent[0]["headers"]]
         assert names.count(b"x-trace-id") == 1, path
+    tracing.shutdown(60)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+async def test_so_has_that_of_a_layer_further_out_or_of_a_mounted_application(share: float) -> None:
+    tracing = setup_tracing(settings(share), exporter=InMemorySpanExporter())
+
+    class Outer:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == "/short":
+                headers = iter([(b"set-cookie", b"a=b")])
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                raise RuntimeError("boom")
+            await self.app(dict(scope), receive, send)
+
+    def build(*, with_outer: bool) -> FastAPI:
+        app = FastAPI()
+
+        @app.get("/begun")
+        async def begun() -> StreamingResponse:
+            async def pieces() -> AsyncIterator[bytes]:
+                yield b"begun"
+                raise RuntimeError("boom")
+
+            return StreamingResponse(pieces())
+
+        instrument_tracing(app, tracing)
+        app.add_middleware(RequestContextMiddleware)
+        if with_outer:
+            app.add_middleware(cast("Any", Outer))
+        return app
+
+    outside = FastAPI()
+    outside.mount("/sub", build(with_outer=False))
+    outside.add_middleware(RequestContextMiddleware)
+    layered = build(with_outer=True)
+    for app, path, before in (
+        (layered, "/short", [b"set-cookie"]),
+        (layered, "/begun", []),
+        (outside, "/sub/begun", []),
+    ):
+        sent: list[Message] = []
+        with pytest.raises(RuntimeError, match="boom"):
+            await ask(app, path, sent)
+        starts = [message for message in sent if message["type"] == "http.response.start"]
+        assert len(starts) == 1, path
+        names = [name for name, _ in starts[0]["headers"]]
+        assert names.count(b"x-trace-id") == 1, path
+        assert names[: len(before)] == before
     tracing.shutdown(60)
 
 
@@ -569,11 +621,22 @@ def test_operations_nest_and_fail(recorded: Recorded) -> None:
 
 
 def test_a_secret_attribute_is_redacted(recorded: Recorded) -> None:
-    with business_span("x", token="t", notes=["a@b.com", "fine"], numbers=[1, 2]):
+    card: Any = 4111111111111111
+    given: Any = [None, "a@b.com"]
+    with business_span(
+        "x", token="t", notes=["a@b.com", "fine"], numbers=[1, 2], n=7, card=card, mixed=given
+    ):
         pass
 
     attributes = dict(recorded.span("x").attributes or {})
-    assert attributes == {"token": "[redacted]", "notes": ["[redacted]", "fine"], "numbers": (1, 2)}
+    assert attributes == {
+        "token": "[redacted]",
+        "notes": ("[redacted]", "fine"),
+        "numbers": (1, 2),
+        "n": 7,
+        "card": "[redacted]",
+        "mixed": (None, "[redacted]"),
+    }
 
 
 def test_a_message_carries_its_trace_to_its_consumer(recorded: Recorded) -> None:
@@ -841,6 +904,34 @@ def test_spans_that_a_collector_refuses_are_counted(error: Exception | None) -> 
     active.shutdown(60)
 
     assert sum(lost) == 3
+
+
+def test_a_forked_process_begins_with_an_empty_queue() -> None:
+    slow = Failing()
+    slow.release.clear()
+    active = setup_tracing(settings(), exporter=slow)
+    for _ in range(MAX_QUEUED_SPANS + BATCH_SPANS + 1):  # a batch may be under way
+        with business_span("x"):
+            pass
+    spans = active._spans
+    assert spans is not None
+    assert not spans._export.has_room()
+    spans._export._forget()  # as os.register_at_fork has it
+    assert spans._export.has_room()
+    slow.release.set()
+    active.shutdown(60)
+
+
+async def test_what_ends_when_all_is_over_is_counted_at_once() -> None:
+    lost: list[int] = []
+    tracing = setup_tracing(settings(), exporter=InMemorySpanExporter(), on_drop=lost.append)
+    early, late = tracing.tracer.start_span("early"), tracing.tracer.start_span("late")
+    await asyncio.to_thread(tracing.provider.shutdown)
+    early.end()  # it waits for others to be handled with it, and there will be none
+    await asyncio.to_thread(tracing.shutdown, 60)
+    assert sum(lost) == 1
+    late.end()
+    assert sum(lost) == 2
 
 
 def test_a_full_queue_loses_spans_and_counts_them() -> None:
