@@ -9,7 +9,7 @@ from typing import Any, Final
 from bench.cpu import Bursts
 from bench.estimates import Estimate, differences, estimate, p99_ratio, ratios
 from bench.fits import percentile
-from bench.machine import LEFT_ALONE
+from bench.machine import BURST_STOLEN, TURN_STOLEN
 from bench.rate import Turns
 from bench.variants import MANY, VARIANTS
 
@@ -71,7 +71,7 @@ def _figures(bursts: Bursts, base: Bursts) -> Figures:
     both = list(
         zip(bursts.stolen, base.stolen, strict=False)
     )  # after Ctrl-C, one may have one more
-    undisturbed = [max(stolen) <= LEFT_ALONE for stolen in both]
+    undisturbed = [max(stolen) <= BURST_STOLEN for stolen in both]
     counted = undisturbed if any(undisturbed) else [True] * len(both)
     own, bases, rates = (
         list(itertools.compress(values, counted))
@@ -140,6 +140,6 @@ def _undisturbed(turns: Turns) -> tuple[Sequence[Sequence[float]], int]:
     left = [
         turn
         for turn, stolen in zip(turns.durations, turns.stolen, strict=True)
-        if stolen <= LEFT_ALONE
+        if stolen <= TURN_STOLEN
     ]
     return left or turns.durations, len(left)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from bench.comparison import CONTROL, Figures, Latency
 from bench.estimates import Estimate
-from bench.machine import LEFT_ALONE, OTHERS
+from bench.machine import BURST_STOLEN, OTHERS, TURN_STOLEN
 
 FEWEST: Final = 4
 """Rounds that the host did not disturb; fewer have no quartiles, so nobody knows how far off they are."""
@@ -83,7 +83,8 @@ class Noise:
                 "p99_apart": LATENCY_APART,
                 "p99_error": LATENCY_ERROR,
                 "others": OTHERS,
-                "stolen": LEFT_ALONE,
+                "burst_stolen": BURST_STOLEN,
+                "turn_stolen": TURN_STOLEN,
             },
         }
 

@@ -1,18 +1,18 @@
 """All that a run has measured, filled as it goes on: after Ctrl-C what is there can still be told."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from bench import comparison, noise, targets
 from bench.comparison import Figures, Latency
-from bench.cpu import Bursts, Measured
+from bench.cpu import Measured
 from bench.footprint import Footprint
-from bench.machine import LEFT_ALONE, Machine
+from bench.machine import BURST_STOLEN, TURN_STOLEN, Machine
 from bench.noise import Noise
-from bench.rate import AtRates, Turns
+from bench.rate import AtRates
 from bench.targets import Target
 
 
@@ -61,12 +61,11 @@ class Results:
     @property
     def disturbed(self) -> float:
         """The share of bursts and turns that the host disturbed, which do not count."""
-        every: Iterable[Bursts | Turns] = itertools.chain(
-            *(bursts.values() for bursts in self.measured.values()),
-            *(one.variants.values() for one in self.at_rates.values()),
-        )
-        stolen = [share for one in every for share in one.stolen]
-        return sum(share > LEFT_ALONE for share in stolen) / len(stolen) if stolen else 0.0
+        bursts = itertools.chain(*(variants.values() for variants in self.measured.values()))
+        turns = itertools.chain(*(one.variants.values() for one in self.at_rates.values()))
+        disturbed = [share > BURST_STOLEN for one in bursts for share in one.stolen]
+        disturbed += [share > TURN_STOLEN for one in turns for share in one.stolen]
+        return sum(disturbed) / len(disturbed) if disturbed else 0.0
 
     @cached_property
     def targets(self) -> list[Target]:
