@@ -68,11 +68,10 @@ def compare(bursts: Mapping[str, Bursts]) -> dict[str, Figures]:
 
 
 def _figures(bursts: Bursts, base: Bursts) -> Figures:
-    both = list(
-        zip(bursts.stolen, base.stolen, strict=False)
-    )  # after Ctrl-C, one may have one more
+    # After Ctrl-C, one of them may have one more.
+    both = zip(bursts.stolen, base.stolen, strict=False)
     undisturbed = [max(stolen) <= BURST_STOLEN for stolen in both]
-    counted = undisturbed if any(undisturbed) else [True] * len(both)
+    counted = undisturbed if any(undisturbed) else [True] * len(undisturbed)
     own, bases, rates = (
         list(itertools.compress(values, counted))
         for values in (bursts.cpu_seconds, base.cpu_seconds, bursts.rates)

@@ -59,8 +59,7 @@ def _measure(agenda: Agenda, stage: Stage, progress: Progress, results: Results)
             results.footprints[name] = footprint.at_rest(server)
         progress("making a customer with orders")
         who = customer(servers[agenda.variants[0]].port)
-        run(_bursts(agenda, servers, who, progress, results))
-        run(_at_rates(agenda, servers, who, progress, results), to_the_microsecond=True)
+        _in_turns(agenda, servers, who, progress, results)
         progress.begin(STOP_SECONDS)
         progress("checking that everything worked")
         for name, server in servers.items():
@@ -73,7 +72,7 @@ def _measure(agenda: Agenda, stage: Stage, progress: Progress, results: Results)
         results.complaints += proof.complaints(name, left)
 
 
-async def _bursts(
+def _in_turns(
     agenda: Agenda,
     servers: dict[str, ServerProcess],
     who: Customer,
@@ -85,35 +84,28 @@ async def _bursts(
         (agenda.asked, agenda.rounds),
         (agenda.asked_closely, agenda.closer_rounds),
     ):
-        await cpu.measure(
+        bursts = cpu.measure(
             servers,
             asked,
+            who,
             rounds=rounds,
             seconds=agenda.burst,
-            into=results.measured,
-            customer=who,
             progress=progress,
+            into=results.measured,
         )
-
-
-async def _at_rates(
-    agenda: Agenda,
-    servers: dict[str, ServerProcess],
-    who: Customer,
-    progress: Progress,
-    results: Results,
-) -> None:
+        run(bursts)
     progress.begin(agenda.latency_seconds)
-    await rate.measure(
+    turns = rate.measure(
         servers,
         _rates(agenda, results),
         agenda.latency_variants,
+        who,
         rounds=agenda.latency_rounds,
         seconds=agenda.latency_turn,
-        into=results.at_rates,
-        customer=who,
         progress=progress,
+        into=results.at_rates,
     )
+    run(turns, to_the_microsecond=True)
 
 
 def _rates(agenda: Agenda, results: Results) -> dict[str, float]:

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections import Counter
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from typing import Any
@@ -81,7 +82,8 @@ def main() -> None:
     A receiver has its own, elsewhere; here it would be the server that waits for it.
     """
     if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        with suppress(OSError):  # a container may forbid it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     _Server(("127.0.0.1", int(sys.argv[1])), _Handler).serve_forever()
 
 

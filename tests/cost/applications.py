@@ -22,7 +22,7 @@ from app.infrastructure.cache import create_cache
 from app.infrastructure.database import Database
 from app.infrastructure.rate_limit import RateLimiter
 from app.main import create_app
-from app.observability import access_line, context, database, logs, tracing
+from app.observability import access_line, context, database, logs, span_export
 from app.observability.health import Health, install_health_routes
 from app.observability.metrics import metrics_page
 from app.observability.settling import Later
@@ -82,7 +82,7 @@ def be_quick_and_steady() -> None:
         (database, "perf_counter", stands_still),
         (access_line, "second_of", str),
         (logs, "second_of", str),
-        (tracing, "BATCH_SPANS", tracing.MAX_QUEUED_SPANS),
+        (span_export, "BATCH_SPANS", span_export.MAX_QUEUED_SPANS),
         (Later, "_on_time", _do_nothing),
     ):
         setattr(module, name, value)

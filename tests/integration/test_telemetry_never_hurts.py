@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import make_url
 
-from app.observability.tracing import BATCH_SPANS, MAX_QUEUED_SPANS
+from app.observability.span_export import BATCH_SPANS, MAX_QUEUED_SPANS
 from tests.integration.hurt.measuring import (
     SLOWEST_SECONDS,
     Ask,

@@ -10,10 +10,10 @@ from typing import Any, Final
 from opentelemetry.sdk.trace import ReadableSpan
 
 from app import cli
-from app.observability import logs, tracing
+from app.observability import logs, span_export
 
 _WRITER: Final[Any] = logs._Writer
-_SPANS: Final[Any] = tracing._CountedSpans
+_SPANS: Final[Any] = span_export.CountedSpans
 
 
 def _use(put: Callable[[logs._Writer, bytes], None]) -> None:
@@ -36,7 +36,7 @@ def write_where_it_is_logged() -> None:
 def export_where_it_ends() -> None:
     """A span is sent by whoever ends it, as OpenTelemetry's SimpleSpanProcessor does."""
 
-    def on_end(processor: tracing._CountedSpans, span: ReadableSpan) -> None:
+    def on_end(processor: span_export.CountedSpans, span: ReadableSpan) -> None:
         if processor._export.has_room():
             processor._export.export([span])
 

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.comparison import compare, latencies
-from bench.estimates import Estimate, differences, estimate, ratios, spread
+from bench.estimates import Estimate, differences, estimate, p99_ratio, ratios, spread
 from tests.unit.bench.measured import at_rate, bursts, measured
 
 
@@ -73,3 +73,15 @@ def test_the_p99_is_that_of_all_turns_together() -> None:
     assert latency["sampling_1.0"].p99_ratio.value == pytest.approx(1.5)
     assert latency["sampling_1.0"].p99_ms == pytest.approx(3)
     assert latency["bare_again"].p99_ratio.value == pytest.approx(1.1)
+
+
+def test_one_turn_of_ten_that_was_held_up_makes_a_p99_uncertain() -> None:
+    quick, held_up = [0.001] * 100, [0.1] * 100
+    steady = p99_ratio([[0.002] * 100] * 10, [quick] * 10)
+    one_in_ten = p99_ratio([quick] * 9 + [held_up], [quick] * 10)
+    four_in_ten = p99_ratio([quick] * 6 + [held_up] * 4, [quick] * 10)
+
+    assert (steady.value, steady.error) == pytest.approx((2, 0))
+    assert one_in_ten.value == four_in_ten.value == pytest.approx(100)
+    assert one_in_ten.value - one_in_ten.error == pytest.approx(1)  # perhaps there is no difference
+    assert four_in_ten.error == 0

@@ -26,7 +26,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from app.observability import span_encoding, tracing
+from app.observability import span_encoding, span_export
 from app.observability.redaction import Clean, redact_text
 from app.observability.span_encoding import (
     PreparedSpan,
@@ -71,7 +71,7 @@ def recorder() -> Iterator[Recorder]:
 
 
 def encoder() -> SpanEncoder:
-    return SpanEncoder(tracing._redacted, tracing._redacted_attribute, redact_text)
+    return SpanEncoder(span_export.redacted, span_export.redacted_attribute, redact_text)
 
 
 def read(encoded: bytes) -> ExportTraceServiceRequest:
@@ -80,7 +80,7 @@ def read(encoded: bytes) -> ExportTraceServiceRequest:
 
 
 def librarys(spans: list[ReadableSpan]) -> ExportTraceServiceRequest:
-    redacted = encode_spans([tracing._redacted(span) for span in spans])
+    redacted = encode_spans([span_export.redacted(span) for span in spans])
     return read(redacted.SerializeToString())
 
 
@@ -168,8 +168,8 @@ def test_half_a_character_does_not_cost_the_whole_batch(recorder: Recorder) -> N
     spans = recorder.spans()
 
     encoded = read(encoder().encode(spans))
-    names = [span.name for *_, span in _spans(encoded)]
-    assert names == ["name ?", "told"]
+    named, told = (span for *_, span in _spans(encoded))
+    assert (named.name, told.status.message, told.events[0].name) == ("name ?", "said ?", "event ?")
 
 
 def test_a_negative_zero_is_one(recorder: Recorder) -> None:
@@ -194,9 +194,9 @@ def test_a_statement_is_looked_through_once(recorder: Recorder) -> None:
 
     def redact_attribute(key: str, value: Any) -> Any:
         asked.append(key)
-        return tracing._redacted_attribute(key, value)
+        return span_export.redacted_attribute(key, value)
 
-    ours = SpanEncoder(tracing._redacted, redact_attribute, redact_text)
+    ours = SpanEncoder(span_export.redacted, redact_attribute, redact_text)
     statement = "SELECT " + ", ".join(f"column_{n}" for n in range(100))
     for _ in range(2):
         for name in ("db.query.text", "other"):
