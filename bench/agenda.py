@@ -11,6 +11,9 @@ from bench.requests import OPERATIONS
 from bench.targets import ALL_TRACES, FEW_TRACES, SIGNALS, TYPICAL
 from bench.variants import MANY, VARIANTS
 
+SECONDS: Final = 285.0
+QUICK_SECONDS: Final = 57.0
+"""What a run may take, without the start of Python and make."""
 PREPARE_SECONDS: Final = 6.0
 START_SECONDS: Final = 1.6
 STOP_SECONDS: Final = 3.0
@@ -38,7 +41,7 @@ class Agenda:
     operations: tuple[str, ...]
     rounds: int
     closer_rounds: int
-    """More of them, after the others, for what is compared with a target."""
+    """More of them, after the others, for what is compared with a target: as many at the most."""
     burst: float
     """Seconds of one burst."""
     latency_rounds: int
@@ -46,6 +49,8 @@ class Agenda:
     """Seconds of one turn at the fixed rate."""
     rate: float | None
     """Requests a second for that; None takes a share of what the slowest can."""
+    within: float
+    """Seconds that all of it may take: a machine that starts everything slowly has fewer closer rounds."""
 
     @property
     def asked(self) -> dict[str, tuple[str, ...]]:
@@ -99,6 +104,11 @@ class Agenda:
         return turn_seconds(self.latency_turn) * turns
 
     @property
+    def closer_until(self) -> float:
+        """How long after the beginning the closer rounds have to be over."""
+        return self.within - self.latency_seconds - STOP_SECONDS
+
+    @property
     def seconds(self) -> float:
         """How long all of it takes, about."""
         return self.start_seconds + self.cpu_seconds + self.latency_seconds + STOP_SECONDS
@@ -134,12 +144,13 @@ def make_agenda(
         variants=tuple(name for name in VARIANTS if name in wanted),
         operations=_named(operations, OPERATIONS, "operation")
         or (_WITH_TARGETS if quick else tuple(OPERATIONS)),
-        rounds=rounds or (7 if quick else 6),
-        closer_rounds=0 if quick or rounds else 32,
+        rounds=rounds or (4 if quick else 6),
+        closer_rounds=0 if rounds else 2 if quick else 32,
         burst=0.1,
         latency_rounds=rounds or (4 if quick else 10),
         latency_turn=0.5 if quick else 1.0,
         rate=rate,
+        within=QUICK_SECONDS if quick else SECONDS,
     )
 
 

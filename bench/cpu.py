@@ -8,6 +8,7 @@ is paid for. A ratio compares two bursts of one round, so a machine that gets sl
 A burst during which the host gave the processor to others is noted, and does not count (comparison.py).
 """
 
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -53,19 +54,24 @@ async def measure(
     seconds: float,
     progress: Progress,
     into: Measured,
+    until: float = math.inf,
 ) -> None:
     """Run the bursts of all rounds; before them, one that does not count. All servers are left frozen.
 
     Args:
         asked: For each operation, the variants that it is measured on.
         into: Is filled as it goes on, so that something is there when it is interrupted.
+        until: A monotonic time; no round begins that would be done later.
     """
     chance = random.Random(6)  # noqa: S311 - an order, not a secret
     for server in servers.values():
         server.freeze()
     a_round = sum(map(len, asked.values())) * burst_seconds(seconds)
     for turn in range(rounds + 1):
-        progress.now_left(a_round * (rounds + 1 - turn))
+        left = until - time.monotonic()
+        if left < a_round:
+            return
+        progress.now_left(min(left, a_round * (rounds + 1 - turn)))
         for name, variants in asked.items():
             progress(f"round {turn} of {rounds}, {name}" if turn else f"warming up, {name}")
             measured = into.setdefault(name, {variant: Bursts() for variant in variants})

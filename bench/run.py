@@ -1,5 +1,6 @@
 """The comparison: starts every variant, measures them in turns, ends them, checks that they worked."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def compare(
         progress("preparing a database")
         with open_stage(database_url) as stage:
             results.on_postgres = stage.on_postgres
-            _measure(agenda, stage, progress, results)
+            _measure(agenda, stage, progress, results, began)
     finally:
         results.stolen = steal.share()
         results.seconds = time.monotonic() - began
@@ -52,14 +53,16 @@ def compare(
     return results
 
 
-def _measure(agenda: Agenda, stage: Stage, progress: Progress, results: Results) -> None:
+def _measure(
+    agenda: Agenda, stage: Stage, progress: Progress, results: Results, began: float
+) -> None:
     environments = {name: VARIANTS[name].environment for name in agenda.variants}
     with stage.servers(agenda.variants, environments, progress) as servers:
         for name, server in servers.items():
             results.footprints[name] = footprint.at_rest(server)
         progress("making a customer with orders")
         who = customer(servers[agenda.variants[0]].port)
-        _in_turns(agenda, servers, who, progress, results)
+        _in_turns(agenda, servers, who, progress, results, began)
         progress.begin(STOP_SECONDS)
         progress("checking that everything worked")
         for name, server in servers.items():
@@ -78,11 +81,12 @@ def _in_turns(
     who: Customer,
     progress: Progress,
     results: Results,
+    began: float,
 ) -> None:
     progress.begin(agenda.cpu_seconds)
-    for asked, rounds in (
-        (agenda.asked, agenda.rounds),
-        (agenda.asked_closely, agenda.closer_rounds),
+    for asked, rounds, until in (
+        (agenda.asked, agenda.rounds, math.inf),
+        (agenda.asked_closely, agenda.closer_rounds, began + agenda.closer_until),
     ):
         bursts = cpu.measure(
             servers,
@@ -92,6 +96,7 @@ def _in_turns(
             seconds=agenda.burst,
             progress=progress,
             into=results.measured,
+            until=until,
         )
         run(bursts)
     progress.begin(agenda.latency_seconds)

@@ -156,8 +156,8 @@ def request_attributes(scope: "Scope") -> dict[str, AttributeValue]:
 
 
 MAX_TEXT: Final = 16_384
-"""Characters of what a client has sent. (tracing.py exports half of it: a secret that is cut in half is not
-recognised.)"""
+"""Characters of what a client has sent. (span_export.py exports half of it: a secret that is cut in half
+is not recognised.)"""
 
 
 def _text(value: bytes) -> str:

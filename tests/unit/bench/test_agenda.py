@@ -1,8 +1,14 @@
 """What is measured for which arguments, and how long that takes."""
 
+import time
+
 import pytest
 
+from bench import cpu
 from bench.agenda import WrongArgument, make_agenda
+from bench.interruption import run
+from bench.progress import Progress
+from bench.stage import Customer
 from bench.variants import VARIANTS
 
 
@@ -49,13 +55,34 @@ def test_what_is_near_its_target_is_measured_more_often() -> None:
     assert set(closely) == {"ping", "read"}
     assert "sampling_1.0" in closely["read"]
     assert "typical" not in closely["ping"]  # nowhere near
-    assert make_agenda(quick=True).asked_closely == {}
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_all_of_those_fit_where_nothing_starts_slowly(quick: bool) -> None:
+    agenda = make_agenda(quick=quick)
+
+    assert agenda.start_seconds + agenda.cpu_seconds < agenda.closer_until
+
+
+def test_no_round_begins_that_would_be_over_too_late() -> None:
+    nobody, progress = Customer("", ""), Progress(None)
+
+    async def measured(until: float) -> cpu.Measured:
+        into: cpu.Measured = {}
+        await cpu.measure(
+            {}, {"ping": []}, nobody, rounds=1, seconds=1, progress=progress, into=into, until=until
+        )
+        return into
+
+    assert run(measured(time.monotonic() + 60)) == {"ping": {}}
+    assert run(measured(time.monotonic() - 1)) == {}
 
 
 def test_a_number_of_rounds_replaces_both() -> None:
     agenda = make_agenda(quick=True, rounds=2)
 
     assert agenda.rounds == agenda.latency_rounds == 2
+    assert agenda.asked_closely == {}
 
 
 @pytest.mark.parametrize(
