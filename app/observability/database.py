@@ -47,6 +47,7 @@ from app.observability.context import (
     current_context,
     observe_database_use,
 )
+from app.observability.executions import watch_executions
 from app.observability.observations import COUNT_SECONDS, observe_later
 from app.observability.settling import Later
 from app.observability.statements import MAX_REMEMBERED_TEXT, Statement, read_statement
@@ -251,8 +252,7 @@ class _Insight:
         self._on_finding = on_finding
         self._explain = explain
         self._pool = _PoolGauges(engine, pool)
-        event.listen(engine, "before_cursor_execute", self._before)
-        event.listen(engine, "after_cursor_execute", self._after)
+        watch_executions(engine, before=self._before, after=self._after)
         event.listen(engine, "handle_error", self._on_error)
 
     @staticmethod
@@ -544,6 +544,7 @@ _LOOPS: Final = {
     "uvloop",
     "uvicorn.server",
 }
+_OURS: Final = {__name__, watch_executions.__module__}
 _PLUMBING: Final = re.compile(r"\.(?:observability|infrastructure)(?:\.|$)")
 
 
@@ -559,12 +560,12 @@ def _caller(application: str) -> str:
         module: str = frame.f_globals.get("__name__", "")
         if module in _LOOPS:
             break  # what called the loop has not asked for this: the task is all there is
-        if module != application and not module.startswith(f"{application}."):
+        if module in _OURS or (module != application and not module.startswith(f"{application}.")):
             continue
         place = f"{module.replace('.', '/')}.py:{frame.f_lineno} {frame.f_code.co_name}"
         if not _PLUMBING.search(module):
             return place
-        plumbing = plumbing or ("" if module == __name__ else place)
+        plumbing = plumbing or place
     return plumbing
 
 
@@ -609,8 +610,7 @@ class _PoolGauges:
         event.listen(engine, "checkout", self._on_checkout)
         event.listen(engine, "checkin", self._on_checkin)
         event.listen(engine, "detach", self._on_detach)
-        event.listen(engine, "engine_disposed", self._on_disposed)
-        self._time_waits(engine.pool)
+        self._watch(engine.pool)
         self._changes = Later(self._publish, seconds=COUNT_SECONDS)
         self._is_published = True
         self._publish(None)
@@ -671,20 +671,20 @@ class _PoolGauges:
         else:
             self._count(used_of_disposed=-1)
 
-    def _on_disposed(self, engine: Engine) -> None:
+    def _on_disposed(self) -> None:
         with self._lock:
             self._generation += 1
             self._used_of_disposed += self._used
             self._open = self._used = 0
         self._count()
-        self._time_waits(engine.pool)  # a new one has taken the old one's place
 
     def _is_current(self, record: Any) -> bool:
         generation: int = record.record_info.get(_GENERATION, self._generation)
         return generation == self._generation
 
-    def _time_waits(self, pool: Pool) -> None:
-        connect = pool.connect
+    def _watch(self, pool: Pool) -> None:
+        """Take note of what no event tells at little cost: see executions.py."""
+        connect, recreate = pool.connect, pool.recreate
 
         def timed_connect() -> Any:
             started = perf_counter()
@@ -705,7 +705,14 @@ class _PoolGauges:
                 if (current := current_context()) is not None:
                     current.database.wait_seconds += seconds
 
-        pool.connect = timed_connect  # type: ignore[method-assign]  # no event tells when a wait begins
+        def noted_recreate() -> Pool:
+            successor = recreate()
+            self._watch(successor)
+            self._on_disposed()
+            return successor
+
+        pool.connect = timed_connect  # type: ignore[method-assign]
+        pool.recreate = noted_recreate  # type: ignore[method-assign]
 
 
 def _size(pool: Pool) -> tuple[int, int]:

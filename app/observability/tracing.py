@@ -50,6 +50,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 from pydantic import Field, field_validator
+from sqlalchemy import event
 from starlette.background import BackgroundTask
 from starlette.middleware.errors import ServerErrorMiddleware
 
@@ -64,6 +65,7 @@ from app.observability.context import (
     route_template,
     use_trace_source,
 )
+from app.observability.executions import watch_executions
 from app.observability.redaction import (
     Clean,
     redact_matched_path,
@@ -588,8 +590,9 @@ def _if_sampled(
 class _StatementSpans(EngineTracer):
     """The instrumentation's engine tracer, attached to one engine instead of patched into SQLAlchemy.
 
-    Unlike its parent it records nothing outside of a sampled trace, counts no connections (that is
-    database.py's), names spans after verb and table, and keeps the path of an SQLite file to itself.
+    Unlike its parent it listens where that costs little (executions.py), records nothing outside of a
+    sampled trace, counts no connections (that is database.py's), names spans after verb and table, and
+    keeps the path of an SQLite file to itself.
     """
 
     def __init__(self, tracer: trace.Tracer, engine: "Engine") -> None:
@@ -601,9 +604,12 @@ class _StatementSpans(EngineTracer):
     def _register_event_listener(
         cls, target: Any, identifier: str, func: Any, *args: Any, **options: Any
     ) -> None:
-        if identifier not in {"connect", "close", "checkin", "checkout"}:
-            parent: Any = super()
-            parent._register_event_listener(target, identifier, func, *args, **options)
+        if identifier == "before_cursor_execute":
+            watch_executions(target, before=func)
+        elif identifier == "after_cursor_execute":
+            watch_executions(target, after=func)
+        elif identifier == "handle_error":
+            event.listen(target, identifier, func, *args, **options)
 
     def _before_cur_exec(
         self, conn: Any, cursor: Any, statement: str, params: Any, context: Any, executemany: bool

@@ -6,6 +6,7 @@ own directory, one set-up call.
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -226,17 +227,72 @@ def test_the_pattern_works_with_what_it_imports(name: str, tmp_path: Path) -> No
         shutil.copy(file, copy)
     script = tmp_path / "bare.py"
     script.write_text(BARE + USE[name])
+    run_alone(script, tmp_path)
+
+
+def run_alone(script: Path, directory: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", str(script)],
-        cwd=tmp_path,
+        cwd=directory,
         env={name: value for name, value in os.environ.items() if not name.startswith("COV")}
-        | {"PYTHONPATH": str(tmp_path)},
+        | {"PYTHONPATH": str(directory)},
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_slow_statement_is_told_by_its_caller_in_a_package_of_any_name(tmp_path: Path) -> None:
+    package = tmp_path / "shop"
+    package.mkdir()
+    for needed in imported_by("database"):
+        file = file_of(needed)
+        text = file.read_text("utf-8").replace("app.observability", "shop")
+        (package / file.name).write_text(text)
+    (package / "stock.py").write_text(
+        "from sqlalchemy import text\n"
+        "def look(engine):\n"
+        "    with engine.connect() as connection:\n"
+        "        connection.execute(text('SELECT 1'))\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text("""
+from loguru import logger
+from sqlalchemy import create_engine
+from shop.database import DatabaseInsightSettings, instrument_database
+from shop.stock import look
+told = []
+logger.add(lambda message: told.append(message.record["extra"].get("caller")))
+engine = create_engine("sqlite://")
+instrument_database(engine, DatabaseInsightSettings(database_slow_query_ms=0.000001), application="shop")
+look(engine)
+assert told == ["shop/stock.py:4 look"], told
+""")
+    run_alone(script, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("database", {"query_plans"}),
+        ("error-tracking", {"error_tracking", "exceptions"}),
+        ("service-levels", {"slo"}),
+    ],
+)
+def test_its_page_names_the_files_to_copy(page: str, names: set[str]) -> None:
+    text = (ROOT / "docs" / "patterns" / f"{page}.md").read_text("utf-8")
+    told = re.search(r"^Copy into .+?\.$", text, re.MULTILINE | re.DOTALL)
+    assert told is not None
+    needed = set().union(*(imported_by(name) for name in names))
+
+    listed = re.sub(r"\([^)]*\)", "", told[0])  # without targets of links, and remarks
+    files = set(re.findall(r"\b(\w+)\.py\b", listed)) - {"__init__"}
+    directories = set(re.findall(r"`(\w+)/`", listed))
+
+    assert files == {name for name in needed if file_of(name).parent == LIBRARY}
+    assert directories == {name for name in needed if file_of(name).name == "__init__.py"}
 
 
 def test_every_file_of_the_library_is_tried_or_imported_by_one_that_is() -> None:

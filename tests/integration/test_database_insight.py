@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -20,6 +20,7 @@ from app.observability.database import (
     error_type_of,
     instrument_database,
 )
+from app.observability.executions import watch_executions
 from app.observability.query_plans import QueryPlans, QueryPlanSettings, read_plan
 from app.observability.statements import read_statement
 from app.settings import Settings
@@ -48,6 +49,27 @@ async def test_statements_are_told_by_operation_and_table(service: Service) -> N
     await person.order()
     assert sample("database_query_duration_seconds_count", **inserted) == before + 1
     assert sample("database_queries_per_request_count", handler="/v1/orders") >= 1
+
+
+async def test_what_sqlalchemy_asks_before_the_first_statement_is_not_told(
+    postgres_database: str,
+) -> None:
+    asked, told = list[str](), list[str]()
+    engine = create_async_engine(postgres_database)
+    event.listen(
+        engine.sync_engine, "do_execute", lambda _, statement, *__: asked.append(statement)
+    )
+    watch_executions(
+        engine.sync_engine, before=lambda _, __, statement, *___: told.append(statement)
+    )
+
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+    await engine.dispose()
+
+    assert told == ["SELECT 1"]
+    assert asked[-1] == "SELECT 1"
+    assert any("version" in statement for statement in asked)
 
 
 async def test_rows_are_counted_on_both_drivers(service: Service) -> None:

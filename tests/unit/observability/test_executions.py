@@ -1,0 +1,162 @@
+"""Watching executions: as SQLAlchemy's own events tell of them, without what those cost."""
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    bindparam,
+    create_engine,
+    event,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool, StaticPool
+
+from app.observability.database import DatabaseInsightSettings, instrument_database
+from app.observability.executions import watch_executions
+from app.observability.tracing import trace_engine
+
+THINGS = Table("things", MetaData(), Column("id", Integer, primary_key=True), Column("name", Text))
+NAMES = [{"name": name} for name in "abc"]
+
+
+def make_engine() -> Engine:
+    return create_engine(
+        "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
+    )
+
+
+def noting(told: list[tuple[Any, ...]], when: str) -> Callable[..., None]:
+    def note(*arguments: Any) -> None:
+        told.append((when, *arguments))
+
+    return note
+
+
+def use(engine: Engine) -> None:
+    """Execute statements in all the ways that there are."""
+    with engine.begin() as connection:
+        THINGS.metadata.create_all(connection)
+        connection.execute(insert(THINGS), [{"id": 10, "name": "x"}, {"id": 11, "name": "y"}])
+        connection.execute(insert(THINGS).returning(THINGS.c.id), NAMES).all()
+        connection.execute(
+            update(THINGS).where(THINGS.c.id == bindparam("which")),
+            [{"which": 10, "name": "z"}, {"which": 11, "name": "z"}],
+        )
+        connection.execute(select(THINGS).where(THINGS.c.id == 10)).all()
+        connection.exec_driver_sql("SELECT 1").all()
+        connection.execution_options(no_parameters=True).execute(text("SELECT 2")).all()
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("SELECT 3"))
+
+
+def test_they_are_told_what_sqlalchemys_events_tell() -> None:
+    engine, told, expected = make_engine(), list[tuple[Any, ...]](), list[tuple[Any, ...]]()
+    watch_executions(engine, before=noting(told, "before"), after=noting(told, "after"))
+    event.listen(engine, "before_cursor_execute", noting(expected, "before"))
+    event.listen(engine, "after_cursor_execute", noting(expected, "after"))
+
+    use(engine)
+
+    assert told == expected
+    statements = [statement for when, _, _, statement, *_ in told if when == "before"]
+    assert len(statements) > 8
+    assert any(arguments[-1] for arguments in told)  # one was for many sets of parameters
+    assert not any("sqlite_version" in statement for statement in statements)
+
+
+def test_several_watch_one_engine_and_none_another() -> None:
+    engine, told = make_engine(), list[tuple[Any, ...]]()
+    watch_executions(engine, before=noting(told, "first"))
+    watch_executions(engine, before=noting(told, "second"), after=noting(told, "third"))
+
+    for one in (engine, make_engine()):
+        with one.connect() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+
+    assert [when for when, *_ in told] == ["first", "second", "third"]
+
+
+def test_an_engine_that_shares_a_dialect_is_another() -> None:
+    engine, told = make_engine(), list[tuple[Any, ...]]()
+    other = Engine(
+        NullPool(engine.pool._creator, dialect=engine.dialect), engine.dialect, engine.url
+    )
+    watch_executions(engine, before=noting(told, "one"), after=noting(told, "one"))
+    watch_executions(other, before=noting(told, "other"))
+
+    for one in (engine, other, engine.execution_options(logging_token="same")):
+        with one.connect() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+
+    assert [when for when, *_ in told] == ["one", "one", "other", "one", "one"]
+
+
+def test_who_executes_statements_in_another_way_still_does() -> None:
+    engine, told = make_engine(), list[tuple[Any, ...]]()
+    executed: list[str] = []
+
+    def execute(cursor: Any, statement: str, parameters: Any, _context: Any) -> bool:
+        executed.append(statement)
+        cursor.execute(statement.replace("1", "2"), parameters)
+        return True
+
+    def look_on(_cursor: Any, statement: str, _parameters: Any, _context: Any) -> None:
+        executed.append(f"seen: {statement}")
+
+    event.listen(engine, "do_execute", look_on)
+    event.listen(engine, "do_execute", execute)
+    watch_executions(engine, before=noting(told, "before"), after=noting(told, "after"))
+
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 2
+
+    assert executed == ["seen: SELECT 1", "SELECT 1"]
+    assert [when for when, *_ in told] == ["before", "after"]
+
+
+def test_what_fails_has_no_after() -> None:
+    engine, told, failed = make_engine(), list[tuple[Any, ...]](), list[Any]()
+    watch_executions(engine, before=noting(told, "before"), after=noting(told, "after"))
+    event.listen(engine, "handle_error", failed.append)
+
+    with engine.connect() as connection, pytest.raises(OperationalError):
+        connection.execute(text("SELECT nothing"))
+
+    assert [when for when, *_ in told] == ["before"]
+    assert [error.statement for error in failed] == ["SELECT nothing"]
+
+
+def test_the_signals_listen_to_nothing_that_costs_every_use_of_a_connection() -> None:
+    engine = create_async_engine("sqlite+aiosqlite://")
+    instrument_database(engine, DatabaseInsightSettings())
+    trace_engine(engine)
+
+    assert not engine.sync_engine._has_events
+    event.listen(engine.sync_engine, "before_cursor_execute", noting([], "before"))
+    assert engine.sync_engine._has_events  # so this is how one sees it
+
+
+def test_an_engine_that_is_watched_can_be_forgotten() -> None:
+    def watched() -> "weakref.ref[Engine]":
+        engine = make_engine()
+        watch_executions(engine, before=lambda *_: engine)
+        return weakref.ref(engine)
+
+    forgotten = watched()
+    gc.collect()
+
+    assert forgotten() is None
