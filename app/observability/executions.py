@@ -64,6 +64,9 @@ class _Execution:
 
     def __call__(self, cursor: Any, statement: str, *rest: Any) -> Literal[True] | None:
         """Execute the statement, between the watchers."""
+        __tracebackhide__ = (
+            True  # to Sentry and pytest, what fails was executed by whom we are called
+        )
         parameters, context = rest if len(rest) == 2 else ((), rest[0])  # noqa: PLR2004
         if context is None:
             return None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sentry_sdk.utils import exc_info_from_error, exceptions_from_error_tuple
 from sqlalchemy import (
     Column,
     Engine,
@@ -25,6 +26,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool, StaticPool
 
+from app.observability import executions
 from app.observability.database import DatabaseInsightSettings, instrument_database
 from app.observability.executions import watch_executions
 from app.observability.tracing import trace_engine
@@ -137,7 +139,12 @@ def test_what_fails_has_no_after() -> None:
         connection.execute(text("SELECT nothing"))
 
     assert [when for when, *_ in told] == ["before"]
-    assert [error.statement for error in failed] == ["SELECT nothing"]
+    (error,) = failed
+    assert error.statement == "SELECT nothing"
+    (stack,) = exceptions_from_error_tuple(exc_info_from_error(error.original_exception))
+    frames = [frame["module"] for frame in stack["stacktrace"]["frames"]]
+    assert frames[-1].startswith("sqlalchemy.")
+    assert executions.__name__ not in frames  # nobody's issue is about who looks on
 
 
 def test_the_signals_listen_to_nothing_that_costs_every_use_of_a_connection() -> None:
