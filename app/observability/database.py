@@ -610,7 +610,8 @@ class _PoolGauges:
         event.listen(engine, "checkout", self._on_checkout)
         event.listen(engine, "checkin", self._on_checkin)
         event.listen(engine, "detach", self._on_detach)
-        self._watch(engine.pool)
+        self._listen_to_disposal()
+        self._time_waits(engine.pool)
         self._changes = Later(self._publish, seconds=COUNT_SECONDS)
         self._is_published = True
         self._publish(None)
@@ -654,7 +655,10 @@ class _PoolGauges:
 
     def _on_checkout(self, _connection: Any, record: Any, _proxy: Any) -> None:
         record.record_info[_IN_USE] = True
-        self._count(used=1)
+        if self._is_current(record):
+            self._count(used=1)
+        else:  # somebody has waited for it while the pool was disposed of
+            self._count(used_of_disposed=1)
 
     def _on_checkin(self, _connection: Any, record: Any) -> None:
         if not record.record_info.pop(_IN_USE, False):
@@ -671,20 +675,27 @@ class _PoolGauges:
         else:
             self._count(used_of_disposed=-1)
 
-    def _on_disposed(self) -> None:
+    def _listen_to_disposal(self) -> None:
+        # This event is told all the same, and as long as an engine does not know of a listener, each use of a
+        # connection costs less (see executions.py).
+        knows_of_listeners = self._engine._has_events
+        event.listen(self._engine, "engine_disposed", self._on_disposed)
+        self._engine._has_events = knows_of_listeners
+
+    def _on_disposed(self, engine: Engine) -> None:
         with self._lock:
             self._generation += 1
             self._used_of_disposed += self._used
             self._open = self._used = 0
         self._count()
+        self._time_waits(engine.pool)  # a new one has taken the old one's place
 
     def _is_current(self, record: Any) -> bool:
         generation: int = record.record_info.get(_GENERATION, self._generation)
         return generation == self._generation
 
-    def _watch(self, pool: Pool) -> None:
-        """Take note of what no event tells at little cost: see executions.py."""
-        connect, recreate = pool.connect, pool.recreate
+    def _time_waits(self, pool: Pool) -> None:
+        connect = pool.connect
 
         def timed_connect() -> Any:
             started = perf_counter()
@@ -705,14 +716,7 @@ class _PoolGauges:
                 if (current := current_context()) is not None:
                     current.database.wait_seconds += seconds
 
-        def noted_recreate() -> Pool:
-            successor = recreate()
-            self._watch(successor)
-            self._on_disposed()
-            return successor
-
-        pool.connect = timed_connect  # type: ignore[method-assign]
-        pool.recreate = noted_recreate  # type: ignore[method-assign]
+        pool.connect = timed_connect  # type: ignore[method-assign]  # no event tells when a wait begins
 
 
 def _size(pool: Pool) -> tuple[int, int]:

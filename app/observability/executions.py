@@ -9,7 +9,7 @@ them has.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from sqlalchemy import Engine, event
 
@@ -18,6 +18,8 @@ Watcher = Callable[[Any, Any, str, Any, Any, bool], object]
 whether many sets of parameters were given. What it returns does not matter."""
 
 _EVENTS: Final = ("do_execute", "do_executemany", "do_execute_no_params")
+_ATTRIBUTE: Final = f"watchers_{__name__}"
+"""Where an engine keeps its own: one that is gone leaves nobody behind with a dialect that others share."""
 
 
 def watch_executions(
@@ -25,41 +27,50 @@ def watch_executions(
 ) -> None:
     """Have them called before and after each execution of a statement through `engine`.
 
-    Where it fails, `after` is not called: listen to SQLAlchemy's `handle_error`. What SQLAlchemy asks of a
-    database before its first use is left out, as it is of SQLAlchemy's own events.
+    Where it fails, `after` is not called: listen to SQLAlchemy's `handle_error`. As with SQLAlchemy's own
+    events, what `engine.execution_options()` returns is watched with the engine, and what SQLAlchemy asks of
+    a database before its first use is left out. A listener to `do_execute` of all engines (of the class) that
+    executes statements hides them.
     """
-    watchers = _watchers_of(engine)
-    if watchers is None:
-        watchers = _Watchers(engine)
-        for name in _EVENTS:
-            event.listen(engine, name, _Execution(name, watchers))
-            # The first is asked first. (`insert=True` does nothing for these events.)
+    for name in _EVENTS:
+        listeners = getattr(engine.dialect.dispatch, name)
+        if not any(isinstance(listener, _Execution) for listener in listeners):
+            event.listen(engine, name, _Execution(name))
+            # Of an engine's listeners the first is asked first. (`insert=True` does nothing for these.)
             getattr(engine.dialect.dispatch, name).listeners.rotate(1)
-    watchers.before += (before,) if before else ()
-    watchers.after += (after,) if after else ()
+    watchers: _Watchers = getattr(engine, _ATTRIBUTE, _NOBODY)
+    own = _Watchers(
+        watchers.before + ((before,) if before else ()),
+        watchers.after + ((after,) if after else ()),
+    )
+    setattr(engine, _ATTRIBUTE, own)
 
 
-class _Watchers:
+class _Watchers(NamedTuple):
     """Those of one engine."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.before: tuple[Watcher, ...] = ()
-        self.after: tuple[Watcher, ...] = ()
+    before: tuple[Watcher, ...]
+    after: tuple[Watcher, ...]
 
 
-def _watchers_of(engine: Engine) -> _Watchers | None:
-    for listener in engine.dialect.dispatch.do_execute:
-        if isinstance(listener, _Execution) and listener.watchers.engine is engine:
-            return listener.watchers
-    return None
+_NOBODY: Final = _Watchers((), ())
+
+
+def _watchers_of(engine: Any) -> _Watchers:
+    own: _Watchers = getattr(engine, _ATTRIBUTE, _NOBODY)
+    made_of = getattr(engine, "_proxied", None)
+    if made_of is None:
+        return own
+    inherited = _watchers_of(made_of)
+    if own is _NOBODY:
+        return inherited
+    return _Watchers(own.before + inherited.before, own.after + inherited.after)
 
 
 class _Execution:
-    """Listens to one event of an engine's dialect, which other engines may have, too."""
+    """Listens to one event of a dialect, which several engines may share."""
 
-    def __init__(self, event_name: str, watchers: _Watchers) -> None:
-        self.watchers = watchers
+    def __init__(self, event_name: str) -> None:
         self._event = event_name
 
     def __call__(self, cursor: Any, statement: str, *rest: Any) -> Literal[True] | None:
@@ -70,19 +81,22 @@ class _Execution:
         parameters, context = rest if len(rest) == 2 else ((), rest[0])  # noqa: PLR2004
         if context is None:
             return None
-        connection, dialect, many = context.root_connection, context.dialect, context.executemany
-        # By its pool: `engine.execution_options()` is another engine, and yet the same.
-        if connection.engine.pool is not self.watchers.engine.pool:
-            return None
-        if not connection._allow_autobegin:
-            return None  # SQLAlchemy asks for itself
-        for before in self.watchers.before:
+        connection = context.root_connection
+        watchers = _watchers_of(connection.engine)
+        if watchers is _NOBODY or not connection._allow_autobegin:
+            return None  # or SQLAlchemy asks for itself
+        dialect, many = context.dialect, context.executemany
+        for before in watchers.before:
             before(connection, cursor, statement, parameters, context, many)
-        for listener in getattr(dialect.dispatch, self._event):
-            if listener is not self and listener(cursor, statement, *rest):
+        listeners = iter(getattr(dialect.dispatch, self._event))
+        for listener in listeners:
+            if listener is self:
+                break  # those before have been asked
+        for listener in listeners:
+            if listener(cursor, statement, *rest):
                 break
         else:
             getattr(dialect, self._event)(cursor, statement, *rest)
-        for after in self.watchers.after:
+        for after in watchers.after:
             after(connection, cursor, statement, parameters, context, many)
         return True

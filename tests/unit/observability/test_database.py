@@ -544,6 +544,30 @@ async def test_a_pool_disposed_of_while_in_use_is_forgotten_with_its_last_connec
     assert gauges(f"disposed-{close}") == {"active": 0, "idle": 0, "max": 15, "overflow": 0}
 
 
+async def test_who_waits_while_the_pool_is_disposed_of_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{tmp_path / 'one.db'}", pool_size=1, max_overflow=0
+    )
+    instrument_database(engine, NEVER_SLOW, pool="waited-for")
+    used = await engine.connect()
+
+    async def wait() -> None:
+        async with engine.connect():
+            assert gauges("waited-for")["active"] == 1
+
+    old = engine.sync_engine.pool
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0.1)  # until it waits: in either order nothing may be left behind
+    await engine.dispose()
+    await used.close()  # it goes to who waits for it, from the old pool
+    await waiting
+    await greenlet_spawn(old.dispose)
+
+    assert gauges("waited-for") == {"active": 0, "idle": 0, "max": 1, "overflow": 0}
+
+
 async def test_a_detached_connection_belongs_to_the_pool_no_longer(tmp_path: Path) -> None:
     engine = engine_of(tmp_path)
     instrument_database(engine, NEVER_SLOW, pool="detached")

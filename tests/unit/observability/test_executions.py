@@ -1,6 +1,7 @@
 """Watching executions: as SQLAlchemy's own events tell of them, without what those cost."""
 
 import gc
+import importlib.util
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -107,6 +108,55 @@ def test_an_engine_that_shares_a_dialect_is_another() -> None:
     assert [when for when, *_ in told] == ["one", "one", "other", "one", "one"]
 
 
+def test_an_engine_with_options_is_watched_with_the_one_that_it_is_made_of() -> None:
+    engine, told, expected = make_engine(), list[str](), list[str]()
+    with_options = engine.execution_options(logging_token="options")
+    further = with_options.execution_options(logging_token="further")
+    for name, one in (("engine", engine), ("with options", with_options)):
+        watch_executions(one, before=lambda *_, name=name: told.append(name))
+        event.listen(one, "before_cursor_execute", lambda *_, name=name: expected.append(name))
+
+    for one in (engine, with_options, further):
+        with one.connect() as connection:
+            assert connection.scalar(text("SELECT 1")) == 1
+
+    assert told == expected == ["engine", *["with options", "engine"] * 2]
+
+
+def test_two_copies_of_this_file_do_not_ask_each_other_for_ever() -> None:
+    spec = importlib.util.spec_from_file_location("copied_executions", executions.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    copied = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copied)
+    engine, told = make_engine(), list[tuple[Any, ...]]()
+    watch_executions(engine, before=noting(told, "ours"))
+    copied.watch_executions(engine, before=noting(told, "copied"))
+
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+
+    assert [when for when, *_ in told] == ["copied", "ours"]
+
+
+def test_a_listener_of_all_engines_is_asked_once() -> None:
+    seen: list[str] = []
+
+    def look_on(_cursor: Any, statement: str, _parameters: Any, _context: Any) -> None:
+        seen.append(statement)
+
+    event.listen(Engine, "do_execute", look_on)
+    try:
+        engine = make_engine()
+        watch_executions(engine, before=noting([], "before"))
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    finally:
+        event.remove(Engine, "do_execute", look_on)
+
+    assert seen == ["SELECT 1"]
+
+
 def test_who_executes_statements_in_another_way_still_does() -> None:
     engine, told = make_engine(), list[tuple[Any, ...]]()
     executed: list[str] = []
@@ -158,8 +208,11 @@ def test_the_signals_listen_to_nothing_that_costs_every_use_of_a_connection() ->
 
 
 def test_an_engine_that_is_watched_can_be_forgotten() -> None:
+    dialect = make_engine().dialect
+
     def watched() -> "weakref.ref[Engine]":
-        engine = make_engine()
+        like = make_engine()
+        engine = Engine(like.pool, dialect, like.url)
         watch_executions(engine, before=lambda *_: engine)
         return weakref.ref(engine)
 
