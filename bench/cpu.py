@@ -20,6 +20,7 @@ from bench.process import ServerProcess
 from bench.progress import Progress
 from bench.requests import OPERATIONS, Operation
 from bench.stage import Customer
+from bench.stalls import Stalls
 
 CONNECTIONS = 8
 WARM_UP_SECONDS = 0.03
@@ -55,6 +56,7 @@ async def measure(
     progress: Progress,
     into: Measured,
     until: float = math.inf,
+    stalls: Stalls | None = None,
 ) -> None:
     """Run the bursts of all rounds; before them, one that does not count. All servers are left frozen.
 
@@ -62,6 +64,7 @@ async def measure(
         asked: For each operation, the variants that it is measured on.
         into: Is filled as it goes on, so that something is there when it is interrupted.
         until: A monotonic time; no round begins that would be done later.
+        stalls: What sees the host's disturbances that it does not tell of.
     """
     chance = random.Random(6)  # noqa: S311 - an order, not a secret
     for server in servers.values():
@@ -79,7 +82,7 @@ async def measure(
             chance.shuffle(order)
             for variant in order:
                 bursts = measured[variant] if turn else Bursts()
-                await _burst(servers[variant], OPERATIONS[name], customer, bursts, seconds)
+                await _burst(servers[variant], OPERATIONS[name], customer, bursts, seconds, stalls)
 
 
 def burst_seconds(seconds: float) -> float:
@@ -88,13 +91,18 @@ def burst_seconds(seconds: float) -> float:
 
 
 async def _burst(
-    server: ServerProcess, operation: Operation, customer: Customer, into: Bursts, seconds: float
+    server: ServerProcess,
+    operation: Operation,
+    customer: Customer,
+    into: Bursts,
+    seconds: float,
+    stalls: Stalls | None,
 ) -> None:
     asked = operation.make(server.port, customer)
     server.thaw()
     async with connected(server.port, CONNECTIONS) as client:
         warm = await client.burst(lambda: asked, operation.status, WARM_UP_SECONDS)
-        steal = Steal()
+        steal = Steal(stalls)
         before = server.cpu_seconds()
         began = time.perf_counter()
         durations = await client.burst(lambda: asked, operation.status, seconds)

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import psutil  # type: ignore[import-untyped]
 
+from bench.stalls import Stalls
+
 OTHERS: Final = 0.10
 """The share of the machine that others may use while nothing of ours runs."""
 BURST_STOLEN: Final = 0.05
@@ -57,17 +59,23 @@ def busy_share() -> float:
 
 
 class Steal:
-    """Counts the time that the host has given to other virtual machines since it was made."""
+    """Counts the time that the host has given to other virtual machines since it was made.
 
-    def __init__(self) -> None:
+    What it tells of, and, with `stalls`, what was seen of it: whichever is more.
+    """
+
+    def __init__(self, stalls: Stalls | None = None) -> None:
+        self._stalls = stalls
+        self._stalled = stalls.seconds if stalls else 0.0
         self._before = psutil.cpu_times()
 
     def share(self) -> float:
-        """Return its share of all time."""
+        """Return its share of all time, of all processors."""
         now = psutil.cpu_times()
         every = sum(now[:8]) - sum(self._before[:8])  # guests' time is in that of users
         stolen = getattr(now, "steal", 0.0) - getattr(self._before, "steal", 0.0)
-        return round(stolen / every, 3) if every > 0 else 0.0
+        stalled = self._stalls.seconds - self._stalled if self._stalls else 0.0
+        return round(max(stolen, stalled) / every, 3) if every > 0 else 0.0
 
 
 def _processor() -> str:

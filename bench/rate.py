@@ -18,6 +18,7 @@ from bench.process import ServerProcess
 from bench.progress import Progress
 from bench.requests import OPERATIONS, Operation
 from bench.stage import Customer
+from bench.stalls import Stalls
 
 CONNECTIONS: Final = 16
 """As many as may wait before one has to wait for a connection, too."""
@@ -61,8 +62,14 @@ async def measure(
     seconds: float,
     progress: Progress,
     into: AtRates,
+    stalls: Stalls | None = None,
 ) -> None:
-    """Run all rounds with each operation at its rate. Expects all servers frozen, and leaves them so."""
+    """Run all rounds with each operation at its rate. Expects all servers frozen, and leaves them so.
+
+    Args:
+        into: Is filled as it goes on, so that something is there when it is interrupted.
+        stalls: What sees the host's disturbances that it does not tell of.
+    """
     chance = random.Random(7)  # noqa: S311 - an order, not a secret
     a_round = len(rates) * len(variants) * turn_seconds(seconds)
     for number in range(rounds):
@@ -75,7 +82,7 @@ async def measure(
             chance.shuffle(order)
             for variant in order:
                 server = servers[variant]
-                steal = Steal()
+                steal = Steal(stalls)
                 durations = await _turn(server, OPERATIONS[name], customer, seconds, rate, number)
                 turns[variant].durations.append(durations)
                 turns[variant].stolen.append(steal.share())

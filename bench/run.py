@@ -13,6 +13,7 @@ from bench.process import ServerProcess
 from bench.progress import Progress
 from bench.results import Results
 from bench.stage import Customer, Stage, customer, open_stage
+from bench.stalls import Stalls
 from bench.variants import VARIANTS
 
 
@@ -34,16 +35,17 @@ def compare(
     progress("looking whether the machine is quiet")
     results = Results(look())
     keep(results)
-    steal = Steal()
-    try:
-        progress.begin(agenda.start_seconds)
-        progress("preparing a database")
-        with open_stage(database_url) as stage:
-            results.on_postgres = stage.on_postgres
-            _measure(agenda, stage, progress, results, began)
-    finally:
-        results.stolen = steal.share()
-        results.seconds = time.monotonic() - began
+    with Stalls() as stalls:
+        steal = Steal(stalls)
+        try:
+            progress.begin(agenda.start_seconds)
+            progress("preparing a database")
+            with open_stage(database_url) as stage:
+                results.on_postgres = stage.on_postgres
+                _measure(agenda, stage, progress, results, began, stalls)
+        finally:
+            results.stolen = steal.share()
+            results.seconds = time.monotonic() - began
     progress("looking whether the machine is quiet")
     results.others_after = busy_share()
     results.image_bytes = footprint.image_bytes()
@@ -54,7 +56,12 @@ def compare(
 
 
 def _measure(
-    agenda: Agenda, stage: Stage, progress: Progress, results: Results, began: float
+    agenda: Agenda,
+    stage: Stage,
+    progress: Progress,
+    results: Results,
+    began: float,
+    stalls: Stalls,
 ) -> None:
     environments = {name: VARIANTS[name].environment for name in agenda.variants}
     with stage.servers(agenda.variants, environments, progress) as servers:
@@ -62,7 +69,7 @@ def _measure(
             results.footprints[name] = footprint.at_rest(server)
         progress("making a customer with orders")
         who = customer(servers[agenda.variants[0]].port)
-        _in_turns(agenda, servers, who, progress, results, began)
+        _in_turns(agenda, servers, who, progress, results, began, stalls)
         progress.begin(STOP_SECONDS)
         progress("checking that everything worked")
         for name, server in servers.items():
@@ -82,6 +89,7 @@ def _in_turns(
     progress: Progress,
     results: Results,
     began: float,
+    stalls: Stalls,
 ) -> None:
     progress.begin(agenda.cpu_seconds)
     for asked, rounds, until in (
@@ -97,6 +105,7 @@ def _in_turns(
             progress=progress,
             into=results.measured,
             until=until,
+            stalls=stalls,
         )
         run(bursts)
     progress.begin(agenda.latency_seconds)
@@ -109,6 +118,7 @@ def _in_turns(
         seconds=agenda.latency_turn,
         progress=progress,
         into=results.at_rates,
+        stalls=stalls,
     )
     run(turns, to_the_microsecond=True)
 

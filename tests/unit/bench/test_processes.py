@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from bench import process
 from bench.footprint import after_the_run, at_rest, image_bytes, last_test_seconds
 from bench.lines import LogLines, LogReader
+from bench.machine import Steal
 from bench.process import NotMeasurable, ServerProcess
+from bench.stalls import Stalls
 from tests.service import ROOT
 from tests.tools import free_port, wait_until
 
@@ -182,6 +185,23 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
+
+
+def test_a_processor_that_stands_still_is_seen() -> None:
+    def is_seen() -> bool:
+        # It comes back late, as on a processor that stands still.
+        watcher.send_signal(signal.SIGSTOP)
+        time.sleep(0.1)
+        watcher.send_signal(signal.SIGCONT)
+        time.sleep(0.05)
+        return stalls.seconds > 0.05
+
+    with Stalls() as stalls:
+        watcher = stalls._process
+        steal = Steal(stalls)
+        wait_until(is_seen, "a stall is seen")
+        assert steal.share() > 0
+    assert watcher.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
