@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 from bench import cpu, footprint, proof, rate
 from bench.agenda import STOP_SECONDS, Agenda
@@ -35,7 +36,7 @@ def compare(
     progress("looking whether the machine is quiet")
     results = Results(look())
     keep(results)
-    with Stalls() as stalls:
+    with closing(Stalls()) as stalls:
         steal = Steal(stalls)
         try:
             progress.begin(agenda.start_seconds)

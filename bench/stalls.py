@@ -17,8 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from threading import Thread
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 LATE_SECONDS: Final = 0.02
 """What is later was held up: a thread that hardly runs waits for others of ours for less than that."""
@@ -34,13 +33,13 @@ def _processors() -> Sequence[int | None]:
 
 
 class Stalls:
-    """The process that watches, and how much it has seen. A context manager."""
+    """The process that watches, and how much it has seen."""
 
     def __init__(self) -> None:
-        self._number = len(_processors())
+        size = _LOST.size * len(_processors())
         with tempfile.TemporaryFile() as file:
-            file.truncate(_LOST.size * self._number)
-            self._lost = mmap.mmap(file.fileno(), _LOST.size * self._number)
+            file.truncate(size)
+            self._lost = mmap.mmap(file.fileno(), size)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(file.fileno())],
                 stdin=subprocess.PIPE,
@@ -53,15 +52,7 @@ class Stalls:
         """How long the processors have stood still so far, added up."""
         return math.fsum(lost for (lost,) in _LOST.iter_unpack(self._lost))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """End it."""
         assert self._process.stdin is not None
         self._process.stdin.close()

@@ -75,16 +75,15 @@ class _Execution:
 
     def __call__(self, cursor: Any, statement: str, *rest: Any) -> Literal[True] | None:
         """Execute the statement, between the watchers."""
-        __tracebackhide__ = (
-            True  # to Sentry and pytest, what fails was executed by whom we are called
-        )
+        # To Sentry and pytest, what fails was executed by the function that has called this one.
+        __tracebackhide__ = True
         parameters, context = rest if len(rest) == 2 else ((), rest[0])  # noqa: PLR2004
         if context is None:
             return None
         connection = context.root_connection
         watchers = _watchers_of(connection.engine)
         if watchers is _NOBODY or not connection._allow_autobegin:
-            return None  # or SQLAlchemy asks for itself
+            return None  # nobody watches, or SQLAlchemy asks for itself
         dialect, many = context.dialect, context.executemany
         for before in watchers.before:
             before(connection, cursor, statement, parameters, context, many)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -198,7 +199,7 @@ def test_a_processor_that_stands_still_is_seen() -> None:
         time.sleep(0.05)
         return stalls.seconds > 0.05
 
-    with Stalls() as stalls:
+    with closing(Stalls()) as stalls:
         watcher = stalls._process
         steal = Steal(stalls)
         wait_until(is_seen, "a stall is seen")
