@@ -22,6 +22,7 @@ from opentelemetry.util.http import detect_synthetic_user_agent, sanitize_method
 from opentelemetry.util.types import AttributeValue
 
 from app.observability.context import TRACE_IDS
+from app.observability.redaction import redact_text
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,17 +35,32 @@ class ServerSpans:
     """Serves a request inside of a span of its own."""
 
     def __init__(
-        self, app: "ASGIApp", tracer: trace.Tracer, describe: Callable[[Span, "Scope"], None]
+        self,
+        app: "ASGIApp",
+        tracer: trace.Tracer,
+        describe: Callable[[Span, "Scope"], Mapping[str, AttributeValue]],
     ) -> None:
-        """`describe` is called once, when the answer was sent or will not be: the route is known."""
+        """`describe` is called once, when the answer was sent or will not be: the route is known.
+
+        It may name the span, and returns more attributes, or better ones.
+        """
         self._app = app
         self._tracer = tracer
         self._describe = describe
 
     async def __call__(
-        self, scope: "Scope", receive: "Receive", send: "Send", *, parent: Context
+        self,
+        scope: "Scope",
+        receive: "Receive",
+        send: "Send",
+        *,
+        parent: Context,
+        header: tuple[bytes, bytes] | None = None,
     ) -> None:
-        """Serve it; `parent` is the trace that the request says it belongs to."""
+        """Serve it; `parent` is the trace that the request says it belongs to.
+
+        Its answer gets `header`, unless it has that already.
+        """
         span = self._tracer.start_span(span_name(scope), parent, SpanKind.SERVER)
         own = span.get_span_context()
         if own.trace_flags.sampled:
@@ -57,6 +73,8 @@ class ServerSpans:
                 status = message["status"]
                 if status >= _SERVER_ERROR:
                     span.set_status(Status(StatusCode.ERROR))
+                if header is not None:
+                    add_header(message, header)
             await send(message)
             # What goes on behind the answer, such as a background task, is not the client's waiting.
             if message["type"] == "http.response.body" and not message.get("more_body", False):
@@ -84,12 +102,20 @@ class ServerSpans:
             found["http.response.status_code"] = status
             if status >= _SERVER_ERROR:
                 found["error.type"] = str(status)
+        found |= self._describe(span, scope)
         write_attributes(span, found)
-        self._describe(span, scope)
         if error is not None:
             span.record_exception(error)
             span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
         span.end(end)
+
+
+def add_header(message: "Message", header: tuple[bytes, bytes]) -> None:
+    """Add a header to the beginning of an answer, unless it has it already."""
+    headers = [*message.get("headers", ())]
+    if header not in headers:
+        headers.append(header)
+    message["headers"] = headers
 
 
 _MAX_ATTRIBUTES: Final = 64
@@ -127,31 +153,52 @@ def span_name(scope: "Scope") -> str:
 
 def request_attributes(scope: "Scope") -> dict[str, AttributeValue]:
     """Return what is known of a request before it is served (semantic conventions, HTTP server spans)."""
-    method: str = scope["method"]
-    known = _known_method(method)
     host, port = scope.get("server") or ("0.0.0.0", _HTTP)  # noqa: S104 - the library's
-    found: dict[str, AttributeValue] = {
-        "http.request.method": known,
-        "url.scheme": scope.get("scheme", "http"),
-        "url.path": scope["path"][:MAX_TEXT],
-        "server.address": host if port == _HTTP else f"{host}:{port}",
-        "network.protocol.version": scope.get("http_version", "1.1"),
-    }
-    if port:
-        found["server.port"] = port
-    if known != method:
-        found["http.request.method_original"] = method
+    method, scheme = scope["method"], scope.get("scheme", "http")
+    found = _of_many(method, scheme, host, port, scope.get("http_version", "1.1")).copy()
+    found["url.path"] = scope["path"][:MAX_TEXT]
     if scope.get("query_string"):
         found["url.query"] = _text(scope["query_string"])
     if client := scope.get("client"):
         found["client.address"], found["client.port"] = client
     for name, value in scope["headers"]:
         if name == b"user-agent":
-            if agent := _text(value):
-                found["user_agent.original"] = agent
-                if kind := detect_synthetic_user_agent(agent):
-                    found["user_agent.synthetic.type"] = kind
+            found |= _agents.get(value) or _of_agent(value)
             break
+    return found
+
+
+@lru_cache(maxsize=256)
+def _of_many(
+    method: str, scheme: str, host: str, port: int | None, version: str
+) -> dict[str, AttributeValue]:
+    known = _known_method(method)
+    found: dict[str, AttributeValue] = {
+        "http.request.method": known,
+        "url.scheme": scheme,
+        "server.address": host if port == _HTTP else f"{host}:{port}",
+        "network.protocol.version": version,
+    }
+    if port:
+        found["server.port"] = port
+    if known != method:
+        found["http.request.method_original"] = method
+    return found
+
+
+_agents: Final[dict[bytes, dict[str, AttributeValue]]] = {}
+_MAX_AGENTS: Final = 1024
+
+
+def _of_agent(given: bytes) -> dict[str, AttributeValue]:
+    agent = _text(given)
+    found: dict[str, AttributeValue] = {"user_agent.original": agent} if agent else {}
+    if kind := detect_synthetic_user_agent(agent):
+        found["user_agent.synthetic.type"] = kind
+    if redact_text(agent) == agent:  # no secret is to stay in memory
+        if len(_agents) >= _MAX_AGENTS:
+            _agents.clear()
+        _agents[given] = found
     return found
 
 

@@ -16,9 +16,10 @@ Must never keep a value in memory that redaction.py would take out.
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from operator import itemgetter
 from struct import Struct
 from time import sleep
 from typing import Any, Final, cast
@@ -48,9 +49,23 @@ MAX_AT_ONCE: Final = 512
 PAUSE_SECONDS: Final = 0.0002
 """For so long a thread leaves the interpreter to them."""
 SELDOM_TWICE: Final = frozenset(
-    {"request.id", "user.id", "url.path", "client.port", "order_id", "messaging.message.id"}
+    {
+        "request.id",
+        "user.id",
+        "url.path",
+        "url.query",
+        "url.full",
+        "client.address",
+        "client.port",
+        "order_id",
+        "messaging.message.id",
+    }
 )
 """Attributes whose values hardly ever come again: kept, they would push the others out."""
+NOT_IN_ROWS: Final = SELDOM_TWICE | {"user_agent.original"}
+"""Attributes that come again, but each time with other ones."""
+MAX_ROWS: Final = 512
+"""What has come together is kept together: so many rows of attributes at the most."""
 
 # The number of a field and the type "bytes follow their length", as both are written.
 _RESOURCE_SPANS: Final = b"\x0a"
@@ -88,6 +103,8 @@ class SpanEncoder:
         self._attributes: dict[tuple[str, AttributeValue, type], bytes] = {}
         self._kinds: dict[tuple[str, SpanKind, StatusCode, int], bytes] = {}
         self._frames: dict[tuple[int, int], _Frame] = {}
+        self._shapes: dict[tuple[str, ...], _Shape] = {}
+        self._rows: dict[tuple[object, ...], bytes] = {}
 
     def prepare(self, span: ReadableSpan) -> "ReadableSpan | PreparedSpan":
         """Encode `span` if that takes little; else `encode` will. Never raises: that is for `encode`, too."""
@@ -161,18 +178,45 @@ class SpanEncoder:
         if parent is not None:
             parts += (_PARENT_SPAN_ID, parent.span_id.to_bytes(8))
         if attributes := span.attributes:
-            kept = self._attributes
             # The SDK's own mapping answers item by item, each time by way of Python.
             copy = getattr(attributes, "copy", None)
-            for key, value in (copy() if copy is not None else attributes).items():
-                encoded = kept.get((key, value, type(value)))
-                if encoded is None:
-                    most -= _length(value)
-                    if most < 0:
-                        raise _TooLong
-                    encoded = self._attribute(key, value)
-                parts.append(encoded)
+            self._add_attributes(copy() if copy is not None else attributes, parts, most)
         return b"".join(parts)
+
+    def _add_attributes(
+        self, attributes: Mapping[str, AttributeValue], parts: list[bytes], most: float
+    ) -> None:
+        """Encode attributes: those of which rows are kept at once, the others one by one."""
+        names, values = tuple(attributes), tuple(attributes.values())
+        shape = self._shapes.get(names)
+        if shape is None:
+            if len(self._shapes) >= MAX_KEPT:
+                self._shapes.clear()
+            shape = self._shapes[names] = _Shape(names)
+        together = shape.together(values)
+        row = names, together, tuple(map(type, together))  # True is equal to 1
+        known = self._rows.get(row)
+        if known is not None:
+            parts.append(known)
+        for place in shape.places if known is None else shape.alone:
+            key, value = names[place], values[place]
+            encoded = self._attributes.get((key, value, type(value)))
+            if encoded is None:
+                most -= _length(value)
+                if most < 0:
+                    raise _TooLong
+                encoded = self._attribute(key, value)
+            parts.append(encoded)
+        if known is None:
+            self._keep(shape, row)
+
+    def _keep(self, shape: "_Shape", row: "_Row") -> None:
+        """Keep a row, if each of its attributes is kept."""
+        parts = [self._attributes.get(one) for one in zip(shape.in_rows, *row[1:], strict=True)]
+        if None not in parts:
+            if len(self._rows) >= MAX_ROWS:
+                self._rows.clear()
+            self._rows[row] = b"".join(cast("list[bytes]", parts))
 
     def _kind_of(self, name: str, kind: SpanKind, status: StatusCode, flags: int) -> bytes:
         """Return what many spans have in common."""
@@ -195,21 +239,40 @@ class SpanEncoder:
 
     def _attribute(self, key: str, value: AttributeValue) -> bytes:
         shown = self._redact_attribute(key, value)
-        if isinstance(shown, str):
-            encoded = _string_attribute(key, shown)
-        elif type(shown) is int and 0 <= shown < _TOO_MUCH:
-            encoded = _field(_ATTRIBUTE, _key(key) + _field(_VALUE, _INT + _varint(shown)))
-        else:
-            field: Any = {_SCALARS[type(shown)]: shown}
-            one = KeyValue(key=key, value=AnyValue(**field))
-            encoded = EncodedSpan(attributes=[one]).SerializeToString()
-        longest = OFTEN_AND_LONG.get(key, MAX_KEPT_LENGTH)
-        often = key not in SELDOM_TWICE and not isinstance(value, float)  # 0.0 is equal to -0.0
-        if shown == value and often and len(str(value)) <= longest:
+        encoded = _encoded(key, shown)
+        if key in SELDOM_TWICE or isinstance(value, float):  # 0.0 is equal to -0.0
+            return encoded
+        if shown == value and len(str(value)) <= OFTEN_AND_LONG.get(key, MAX_KEPT_LENGTH):
             if len(self._attributes) >= MAX_KEPT:
                 self._attributes.clear()
             self._attributes[key, value, type(value)] = encoded
         return encoded
+
+
+_Row = tuple[tuple[str, ...], tuple[AttributeValue, ...], tuple[type, ...]]
+"""The names of all of a span's attributes, and values and types of those that are kept together."""
+
+
+class _Shape:
+    """Which of the attributes of some names are kept together."""
+
+    __slots__ = ("alone", "in_rows", "places", "together")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.places = range(len(names))
+        self.alone = [place for place in self.places if names[place] in NOT_IN_ROWS]
+        self.in_rows = [name for name in names if name not in NOT_IN_ROWS]
+        self.together = _getter([place for place in self.places if place not in self.alone])
+        """Takes the values of the latter from all values."""
+
+
+_Values = tuple[AttributeValue, ...]
+
+
+def _getter(places: Sequence[int]) -> Callable[[_Values], _Values]:
+    if len(places) > 1:
+        return cast("Callable[[_Values], _Values]", itemgetter(*places))
+    return lambda values: tuple(values[place] for place in places)
 
 
 class _TooLong(Exception):
@@ -266,28 +329,37 @@ def _key(key: str) -> bytes:
     return _field(_OF_KEY_VALUE, key.encode())
 
 
-def _string_attribute(key: str, value: str) -> bytes:
-    # Most strings that are not kept are ids: of each request others, and the greater part of the work.
-    named, text = _key(key), value.encode()
-    if len(named) + len(text) < _SHORT:
-        length = _ONE_BYTE[len(text)]
-        any_value = _VALUE + _ONE_BYTE[len(text) + 2] + _STRING + length + text
-        return _ATTRIBUTE + _ONE_BYTE[len(named) + len(any_value)] + named + any_value
-    return _field(_ATTRIBUTE, named + _field(_VALUE, _field(_STRING, text)))
+def _encoded(key: str, shown: AttributeValue) -> bytes:
+    """Encode an attribute that was redacted."""
+    if isinstance(shown, str):
+        text = shown.encode()
+        return _before(key, len(text)) + text
+    if type(shown) is int and 0 <= shown < _TOO_MUCH:
+        return _int_attribute(key, shown)
+    field: Any = {_SCALARS[type(shown)]: shown}
+    one = KeyValue(key=key, value=AnyValue(**field))
+    encoded: bytes = EncodedSpan(attributes=[one]).SerializeToString()
+    return encoded
 
 
-_ONE_BYTE: Final = [bytes([length]) for length in range(0x80)]
-_SHORT: Final = len(_ONE_BYTE) - 4
-"""So long a key and its value may be for all of their lengths to be one byte."""
+@lru_cache(maxsize=4096)
+def _before(key: str, length: int) -> bytes:
+    """Return what stands before the `length` bytes of a text: most that are not kept are ids, all as long."""
+    text = bytes(length)
+    whole = _field(_ATTRIBUTE, _key(key) + _field(_VALUE, _field(_STRING, text)))
+    return whole[: len(whole) - length]
+
+
+@lru_cache(maxsize=1024)
+def _int_attribute(key: str, number: int) -> bytes:
+    return _field(_ATTRIBUTE, _key(key) + _field(_VALUE, _INT + _varint(number)))
 
 
 def _field(tag: bytes, content: bytes) -> bytes:
-    length = len(content)
-    if length <= 0x7F:  # noqa: PLR2004 - seven bits a byte
-        return tag + _ONE_BYTE[length] + content
-    return tag + _varint(length) + content
+    return tag + _varint(len(content)) + content
 
 
+@lru_cache(maxsize=4096)
 def _varint(number: int) -> bytes:
     digits = bytearray()
     while number > 0x7F:  # noqa: PLR2004 - seven bits a byte

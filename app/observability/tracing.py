@@ -72,7 +72,7 @@ from app.observability.redaction import (
     redact_path,
     redact_text,
 )
-from app.observability.server_spans import ServerSpans, span_name, write_attributes
+from app.observability.server_spans import ServerSpans, add_header, span_name, write_attributes
 from app.observability.span_encoding import span_exporter
 from app.observability.span_export import EXPORT_TIMEOUT_SECONDS, MAX_ATTRIBUTE, CountedSpans
 from app.observability.statements import read_statement
@@ -312,8 +312,7 @@ class SampledFirst:
         self._handled = recorder.app
         self._unrecorded, self._answer_error = _taken_apart(recorder.app)
         self._recorded = ServerSpans(recorder.app, recorder.tracer, _describe)
-        inside = self._unrecorded
-        self._has_ids_inside = isinstance(inside, RequestContextMiddleware) and inside.echoes
+        self._has_ids_inside = _gives_ids(self._unrecorded)
         """Whether the next layer gives each answer its trace id, together with its request id."""
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -331,13 +330,15 @@ class SampledFirst:
         in_hexadecimal = trace_id.to_bytes(16).hex()
         if self._tracing.samples(parent, trace_id):
             _decided_trace_id.set(0 if has_parent else trace_id)
-            send_with_id = _SendWithId(send, in_hexadecimal)
-            await self._recorded(scope, receive, send_with_id, parent=context)
+            header = TRACE_ID_HEADER, in_hexadecimal.encode()
+            await self._recorded(scope, receive, send, parent=context, header=header)
             return
         unsampled = _Unsampled(trace_id, in_hexadecimal, parent)
         scope[TRACE_IDS] = unsampled.ids
-        # A request of an application that is mounted in another one has a context from there.
-        has_ids = self._has_ids_inside and request_context(scope) is None
+        # A request of an application that is mounted in another one has a context from there, or a limit
+        # of its body, which FastAPI's own layer answers for.
+        is_ours = request_context(scope) is None and "app_root_path" not in scope
+        has_ids = self._has_ids_inside and is_ours
         sender = send if has_ids else _SendWithId(send, in_hexadecimal)
         token = otel_context.attach(Context({**context, _CURRENT_SPAN: unsampled}))
         try:
@@ -365,10 +366,7 @@ class _SendWithId:
     def __call__(self, message: "Message") -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.has_begun = True
-            headers = [*message.get("headers", ())]
-            if self._header not in headers:
-                headers.append(self._header)
-            message["headers"] = headers
+            add_header(message, self._header)
         return self._send(message)
 
 
@@ -377,6 +375,14 @@ def _has_begun(sender: "Send", scope: "Scope") -> bool:
         return sender.has_begun
     context = request_context(scope)
     return context is not None and context.answered != 0
+
+
+def _gives_ids(layer: object) -> bool:
+    """Whether every answer that comes through `layer` has its trace id."""
+    # FastAPI's own layers answer nothing. (Where it limits bodies, one of Starlette's follows, which does.)
+    while type(layer).__module__.startswith("fastapi."):
+        layer = getattr(layer, "app", None)
+    return isinstance(layer, RequestContextMiddleware) and layer.echoes
 
 
 def _taken_apart(
@@ -461,7 +467,7 @@ def _incoming_context(propagated: _Headers) -> Context:
     return propagate.extract(carrier, Context()) if carrier else Context()
 
 
-def _describe(span: Span, scope: "Scope") -> None:
+def _describe(span: Span, scope: "Scope") -> dict[str, AttributeValue]:
     """Name the server span after the route, and say whose request it was."""
     route = route_template(scope)
     path, parameters = scope["path"], scope.get("path_params") or {}
@@ -478,7 +484,7 @@ def _describe(span: Span, scope: "Scope") -> None:
         if context.synthetic:
             # OpenTelemetry semantic conventions, registry: "bot", or "test" for synthetic monitoring.
             found["user_agent.synthetic.type"] = "test"
-    write_attributes(span, found)
+    return found
 
 
 def fail_span(error: BaseException) -> None:

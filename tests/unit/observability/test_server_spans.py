@@ -13,8 +13,10 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Span, StatusCode, get_current_span
+from opentelemetry.util.types import AttributeValue
 from starlette.types import Message, Receive, Scope, Send
 
+from app.observability import server_spans
 from app.observability.server_spans import ServerSpans
 
 USER_AGENT = (b"user-agent", b"Mozilla/5.0")
@@ -138,8 +140,9 @@ def ours(app: Any, scope: Scope) -> ReadableSpan:
     return recorder.span_of(serve, scope)
 
 
-def describe(span: Span, scope: Scope) -> None:
-    """Do nothing: what tracing.py adds is not the library's."""
+def describe(_: Span, _scope: Scope) -> dict[str, AttributeValue]:
+    """Add nothing: what tracing.py adds is not the library's."""
+    return {}
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -158,9 +161,10 @@ def test_the_librarys_span(kind: str, end: str) -> None:
 def test_it_is_described_once_whether_it_was_answered_or_not() -> None:
     described: list[str] = []
 
-    def note(span: Span, scope: Scope) -> None:
+    def note(span: Span, scope: Scope) -> dict[str, AttributeValue]:
         assert span.is_recording()
         described.append(scope["path"])
+        return {"http.route": "/here", "url.path": "/better"}
 
     for end in ("200", "fails", "stream"):
         recorder = Recorder()
@@ -171,7 +175,8 @@ def test_it_is_described_once_whether_it_was_answered_or_not() -> None:
         ) -> None:
             await spans(scope, receive, send, parent=Context())
 
-        recorder.span_of(serve, request(path=f"/{end}"))
+        attributes = recorder.span_of(serve, request(path=f"/{end}")).attributes or {}
+        assert (attributes["http.route"], attributes["url.path"]) == ("/here", "/better")
     assert described == ["/200", "/fails", "/stream"]
 
 
@@ -203,3 +208,40 @@ def test_it_ends_with_the_answer_and_not_with_what_goes_on_behind() -> None:
         await spans(scope, receive, send, parent=Context())
 
     recorder.span_of(serve, request())
+
+
+@pytest.mark.parametrize("sent", [[], [(b"x-trace-id", b"1")], iter([(b"set-cookie", b"a=b")])])
+async def test_an_answer_gets_a_header_once(sent: Any) -> None:
+    answers: list[Message] = []
+
+    async def app(_: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": sent})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    spans = ServerSpans(app, Recorder().tracer, describe)
+    header = (b"x-trace-id", b"1")
+    await spans(request(), receive, send, parent=Context(), header=header)
+    assert list(answers[0]["headers"]).count(header) == 1
+    assert "headers" not in answers[1]
+
+
+def test_no_user_agent_with_personal_data_is_kept() -> None:
+    for agent in (b"crawler (+mailto:jane@example.com)", b"Mozilla/5.0 (kept)"):
+        for _ in range(2):
+            found = ours(answering(200), request(headers=[(b"user-agent", agent)])).attributes
+            assert (found or {})["user_agent.original"] == agent.decode()
+    assert b"Mozilla/5.0 (kept)" in server_spans._agents
+    assert not [agent for agent in server_spans._agents if b"jane" in agent]
+
+
+def test_not_too_many_user_agents_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_spans, "_MAX_AGENTS", 2)
+    for number in range(5):
+        ours(answering(200), request(headers=[(b"user-agent", b"agent/%d" % number)]))
+    assert len(server_spans._agents) <= 2

@@ -75,7 +75,12 @@ def encoder() -> SpanEncoder:
 
 
 def read(encoded: bytes) -> ExportTraceServiceRequest:
+    """Return what was encoded, attributes in the order of their names: theirs has no meaning."""
     found: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(encoded)
+    for around in found.resource_spans:
+        for scope in around.scope_spans:
+            for span in scope.spans:
+                span.attributes.sort(key=lambda one: one.key)
     return found
 
 
@@ -229,6 +234,30 @@ def test_nothing_secret_and_nothing_that_comes_once_is_kept(
         recorder.tracer.start_span("one", attributes=attributes).end()
         ours.encode(recorder.spans())
     assert [key[:2] for key in ours._attributes] == [("n", 3), ("n", 4)]
+
+
+def test_what_comes_together_is_kept_together(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(span_encoding, "MAX_ROWS", 2)
+    ours = encoder()
+    usual: dict[str, Any] = {"http.route": "/a", "server.port": 80}
+
+    def kept_after(attributes: dict[str, Any]) -> list[object]:
+        recorder.tracer.start_span("one", attributes=attributes).end()
+        spans = recorder.spans()
+        assert read(ours.encode(spans)) == librarys(spans)
+        assert read(ours.encode(spans)) == librarys(spans)
+        return [values for _, values, _ in ours._rows]
+
+    own = {"request.id": "a" * 32, "user_agent.original": "x"}
+    assert kept_after(usual | own) == [("/a", 80)]
+    other = {"request.id": "b" * 32, "user_agent.original": "y"}
+    assert kept_after(usual | other) == [("/a", 80)]
+    assert kept_after(usual | {"server.port": True} | own) == [("/a", 80), ("/a", True)]
+    for never in ({"to": "jane@example.com"}, {"n": 0.0}, {"long": "x" * 129}, {"many": ["x"]}):
+        assert len(kept_after(usual | never)) == 2
+    assert kept_after({"http.route": "/b"}) == [("/b",)]
 
 
 def test_no_secret_name_is_kept_and_not_too_many_others(

@@ -30,6 +30,7 @@ from app.observability.context import RequestContextMiddleware, current_context,
 from app.observability.redaction import REDACTED
 from app.observability.server_spans import ServerSpans
 from app.observability.tracing import (
+    SampledFirst,
     Tracing,
     TracingSettings,
     _taken_apart,
@@ -301,6 +302,53 @@ async def test_so_has_that_of_a_layer_further_out_or_of_a_mounted_application(sh
         names = [name for name, _ in starts[0]["headers"]]
         assert names.count(b"x-trace-id") == 1, path
         assert names[: len(before)] == before
+    tracing.shutdown(60)
+
+
+def test_the_next_layer_of_ours_gives_an_answer_its_trace_id() -> None:
+    """Otherwise each message of each answer would pass a layer more: FastAPI has its own between them."""
+    app = FastAPI()
+    tracing = setup_tracing(settings(0.0))
+    instrument_tracing(app, tracing)
+    app.add_middleware(RequestContextMiddleware)
+
+    stack = app.build_middleware_stack()
+
+    assert isinstance(stack, SampledFirst)
+    assert stack._has_ids_inside
+    tracing.shutdown(60)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("mounted", [True, False])
+async def test_so_has_the_answer_about_a_body_that_is_too_long(
+    *, share: float, mounted: bool
+) -> None:
+    tracing = setup_tracing(settings(share), exporter=InMemorySpanExporter())
+    limits = {"max_body_size": 2}
+    app = FastAPI(**cast("Any", {} if mounted else limits))
+
+    @app.post("/long")
+    async def long(request: Request) -> None:
+        await request.body()
+
+    instrument_tracing(app, tracing)
+    app.add_middleware(RequestContextMiddleware)
+    outside = FastAPI(**cast("Any", limits))
+    outside.mount("/sub", app)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"longer", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "headers": [], "query_string": b""}
+    path = "/sub/long" if mounted else "/long"
+    await (outside if mounted else app)({**scope, "path": path}, receive, send)
+    assert sent[0]["status"] == 413
+    assert [name for name, _ in sent[0]["headers"]].count(b"x-trace-id") == 1
     tracing.shutdown(60)
 
 
