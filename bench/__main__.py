@@ -19,6 +19,8 @@ if __name__ == "__main__":
     from loguru import logger
 
     from bench.cli import app
+    from bench.memory import stay
 
+    stay()
     logger.remove()  # our own log: what is measured has its own processes
     app(prog_name="python -m bench")

@@ -13,6 +13,8 @@ import sys
 import tempfile
 from typing import Final
 
+from bench.memory import stay
+
 ACCESS_LINE: Final = b'"user_agent":'
 """What the access line of every variant has once, and no other line of the measured requests."""
 _COUNTS: Final = struct.Struct("=QQ")
@@ -84,6 +86,7 @@ class LogReader:
 
 def main() -> None:
     """Count until the log ends."""
+    stay()
     counted = LogLines()
     with mmap.mmap(int(sys.argv[1]), _COUNTS.size) as counts:
         while chunk := os.read(sys.stdin.fileno(), _PIECE):

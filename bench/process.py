@@ -20,6 +20,7 @@ import psutil  # type: ignore[import-untyped]
 from app.settings import Settings
 from bench import leash
 from bench.lines import LogReader
+from bench.processors import keep_to
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 15.0
@@ -124,6 +125,10 @@ class ServerProcess:
     def threads(self) -> int:
         """Return how many threads it has."""
         return int(self._accounts.num_threads())
+
+    def keep_to(self, processor: int) -> None:
+        """Let it use one processor and no other."""
+        keep_to(processor, self._process.pid)
 
     def freeze(self) -> None:
         """Let it do nothing at all until `thaw`."""

@@ -25,8 +25,12 @@ CONNECTIONS: Final = 16
 WARM_UP_SECONDS: Final = 0.15
 """What fell due while a server was frozen, such as a look at its dependencies every ten seconds, is done
 first: otherwise it would be in most turns, and not in one of fourteen."""
-SHARE: Final = 0.4
-"""Of what the slowest of them can do: busy, and nobody waits in a queue for long."""
+BUSY: Final = 0.25
+"""How busy the slowest of them is, of one processor. Where it is busier, most who wait for long wait for
+others who came just before them, and the p99 tells of the queue."""
+_FIRST_GUESS: Final = 0.2
+"""Of what it can do at the most. One at a time, requests cost up to twice as much as in a burst."""
+_GUESS_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -86,6 +90,19 @@ async def measure(
                 durations = await _turn(server, OPERATIONS[name], customer, seconds, rate, number)
                 turns[variant].durations.append(durations)
                 turns[variant].stolen.append(steal.share())
+
+
+async def for_busy(
+    server: ServerProcess, operation: str, customer: Customer, *, highest: float
+) -> float:
+    """Return the rate at which `server` is as busy as it should be; `highest` is what it can do.
+
+    Expects it frozen, and leaves it so.
+    """
+    rate = _FIRST_GUESS * highest
+    cpu, asked = server.cpu_seconds(), server.asked
+    await _turn(server, OPERATIONS[operation], customer, _GUESS_SECONDS, rate, 0)
+    return BUSY * (server.asked - asked) / (server.cpu_seconds() - cpu)
 
 
 def turn_seconds(seconds: float) -> float:

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 
 from bench import cpu, footprint, proof, rate
@@ -11,6 +11,7 @@ from bench.agenda import STOP_SECONDS, Agenda
 from bench.interruption import run
 from bench.machine import Steal, busy_share, look
 from bench.process import ServerProcess
+from bench.processors import one_kept_free
 from bench.progress import Progress
 from bench.results import Results
 from bench.stage import Customer, Stage, customer, open_stage
@@ -41,9 +42,9 @@ def compare(
         try:
             progress.begin(agenda.start_seconds)
             progress("preparing a database")
-            with open_stage(database_url) as stage:
+            with one_kept_free() as processor, open_stage(database_url) as stage:
                 results.on_postgres = stage.on_postgres
-                _measure(agenda, stage, progress, results, began, stalls)
+                _measure(agenda, stage, progress, results, began, stalls, processor)
         finally:
             results.stolen = steal.share()
             results.seconds = time.monotonic() - began
@@ -63,11 +64,14 @@ def _measure(
     results: Results,
     began: float,
     stalls: Stalls,
+    processor: int | None,
 ) -> None:
     environments = {name: VARIANTS[name].environment for name in agenda.variants}
     with stage.servers(agenda.variants, environments, progress) as servers:
         for name, server in servers.items():
             results.footprints[name] = footprint.at_rest(server)
+            if processor is not None:
+                server.keep_to(processor)
         progress("making a customer with orders")
         who = customer(servers[agenda.variants[0]].port)
         _in_turns(agenda, servers, who, progress, results, began, stalls)
@@ -112,7 +116,7 @@ def _in_turns(
     progress.begin(agenda.latency_seconds)
     turns = rate.measure(
         servers,
-        _rates(agenda, results),
+        _rates(agenda, servers, who, results),
         agenda.latency_variants,
         who,
         rounds=agenda.latency_rounds,
@@ -124,16 +128,20 @@ def _in_turns(
     run(turns, to_the_microsecond=True)
 
 
-def _rates(agenda: Agenda, results: Results) -> dict[str, float]:
-    """Return the rate of each operation: the one that is given, or what the slowest does not mind."""
+def _rates(
+    agenda: Agenda, servers: Mapping[str, ServerProcess], who: Customer, results: Results
+) -> dict[str, float]:
+    """Return the rate of each operation: the one that is given, or one that keeps the slowest a bit busy."""
     if not agenda.latency_variants:
         return {}
-    return {
-        operation: agenda.rate
-        or rate.SHARE
-        * min(
-            statistics.median(results.measured[operation][variant].rates)
+    if agenda.rate is not None:
+        return dict.fromkeys(agenda.latency_operations, agenda.rate)
+    found = {}
+    for operation in agenda.latency_operations:
+        highest, slowest = min(
+            (statistics.median(results.measured[operation][variant].rates), variant)
             for variant in agenda.latency_variants
         )
-        for operation in agenda.latency_operations
-    }
+        busy = rate.for_busy(servers[slowest], operation, who, highest=highest)
+        found[operation] = run(busy, to_the_microsecond=True)
+    return found

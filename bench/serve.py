@@ -14,6 +14,7 @@ from prometheus_client import Histogram
 
 from app.server import serve, serve_with_workers
 from app.settings import Settings
+from bench.memory import stay
 from bench.variants import VARIANTS
 
 EXTRA: Final = "BENCH_EXTRA"
@@ -25,6 +26,7 @@ _GRACEFUL_SECONDS: Final = 2
 
 def create() -> FastAPI:
     """Return the variant that the command line names, with what BENCH_EXTRA adds."""
+    stay()
     extra: dict[str, Any] = json.loads(os.environ.get(EXTRA, "{}"))
     variant = VARIANTS[sys.argv[1]]
     app = variant.create(Settings(_env_file=None), routes=extra.get("routes", variant.routes))

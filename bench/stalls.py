@@ -19,6 +19,8 @@ from contextlib import suppress
 from threading import Thread
 from typing import Final
 
+from bench.memory import stay
+
 LATE_SECONDS: Final = 0.02
 """What is later was held up: a thread that hardly runs waits for others of ours for less than that."""
 _SLEEP_SECONDS: Final = 0.004
@@ -77,6 +79,7 @@ def _watch(processor: int | None, lost: mmap.mmap, place: int) -> None:
 
 def main() -> None:
     """Watch until nobody wants to know any more."""
+    stay()
     processors = _processors()
     with mmap.mmap(int(sys.argv[1]), _LOST.size * len(processors)) as lost:
         for number, processor in enumerate(processors):

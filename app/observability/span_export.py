@@ -40,6 +40,8 @@ from app.observability.span_encoding import (
 MAX_QUEUED_SPANS: Final = 2048
 BATCH_SPANS: Final = 256
 """Sending a batch holds the interpreter for half a millisecond, of however many spans that are encoded."""
+QUEUE_SECONDS: Final = 0.05
+"""For so long an ended span may wait for others: to wake up for each of them costs as much as to encode it."""
 EXPORT_INTERVAL_MS: Final = 1000
 EXPORT_TIMEOUT_SECONDS: Final = 2.0
 MAX_ATTRIBUTE: Final = 8192
@@ -163,7 +165,7 @@ class CountedSpans(BatchSpanProcessor):
     def __init__(self, exporter: SpanExporter, on_drop: Callable[[int], None]) -> None:
         self._export = _Export(exporter, on_drop)
         # Of the spans of several requests, one after the other: see settling.py.
-        self._ended = Later(self._queue, limit=SPANS_IN_A_ROW)
+        self._ended = Later(self._queue, seconds=QUEUE_SECONDS, limit=SPANS_IN_A_ROW)
         super().__init__(
             self._export,
             max_queue_size=MAX_QUEUED_SPANS,
