@@ -15,8 +15,8 @@ OTHERS: Final = 0.10
 BURST_STOLEN: Final = 0.05
 """The share of a burst that the host may give to other virtual machines for it to count: a hundredth of a
 second, since the system counts in those."""
-TURN_STOLEN: Final = 0.01
-"""The same of a turn at a fixed rate: a 99th percentile is made of less than that."""
+TURN_STOLEN: Final = 0.005
+"""The same of a turn at a fixed rate: of two processors, that is the hundredth of one that makes its p99."""
 _LOOK_SECONDS: Final = 0.7
 
 

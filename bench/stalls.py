@@ -21,7 +21,7 @@ from typing import Final
 
 from bench.memory import stay
 
-LATE_SECONDS: Final = 0.02
+LATE_SECONDS: Final = 0.008
 """What is later was held up: a thread that hardly runs waits for others of ours for less than that."""
 _SLEEP_SECONDS: Final = 0.004
 _LOST: Final = struct.Struct("=d")
