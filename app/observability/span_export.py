@@ -41,7 +41,7 @@ MAX_QUEUED_SPANS: Final = 2048
 BATCH_SPANS: Final = 256
 """Sending a batch holds the interpreter for half a millisecond, of however many spans that are encoded."""
 QUEUE_SECONDS: Final = 0.05
-"""For so long an ended span may wait for others: to wake up for each of them costs as much as to encode it."""
+"""An ended span may wait so long for others: to wake up for each of them costs as much as to encode it."""
 EXPORT_INTERVAL_MS: Final = 1000
 EXPORT_TIMEOUT_SECONDS: Final = 2.0
 MAX_ATTRIBUTE: Final = 8192
