@@ -6,7 +6,7 @@ from typing import Final
 
 from bench.comparison import BARE, BARE_MANY, CONTROL
 from bench.cpu import burst_seconds
-from bench.rate import turn_seconds
+from bench.rate import GUESS_SECONDS, turn_seconds
 from bench.requests import OPERATIONS
 from bench.targets import ALL_TRACES, FEW_TRACES, SIGNALS, TYPICAL
 from bench.variants import MANY, VARIANTS
@@ -48,7 +48,7 @@ class Agenda:
     latency_turn: float
     """Seconds of one turn at the fixed rate."""
     rate: float | None
-    """Requests a second for that; None takes a share of what the slowest can."""
+    """Requests a second for that; None takes what keeps the slowest as busy as it should be (rate.py)."""
     within: float
     """Seconds that all of it may take: a machine that starts everything slowly has fewer closer rounds."""
 
@@ -100,8 +100,11 @@ class Agenda:
     @property
     def latency_seconds(self) -> float:
         """How long the turns at the fixed rate take."""
-        turns = len(self.latency_variants) * len(self.latency_operations) * self.latency_rounds
-        return turn_seconds(self.latency_turn) * turns
+        if not self.latency_variants:
+            return 0.0
+        a_round = turn_seconds(self.latency_turn) * len(self.latency_variants)
+        guess = turn_seconds(GUESS_SECONDS) if self.rate is None else 0.0
+        return (a_round * self.latency_rounds + guess) * len(self.latency_operations)
 
     @property
     def closer_until(self) -> float:

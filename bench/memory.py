@@ -15,15 +15,20 @@ _CURRENT, _FUTURE, _ON_FAULT = 1, 2, 4
 _CAP_IPC_LOCK: Final = 14
 
 
-def stay() -> None:
-    """Keep what this process has in memory, and will have there, if it may say so. Source: mlockall(2)."""
-    if sys.platform == "linux" and _may_lock():
-        # Only what is there already: otherwise all that it could ever use would count as used.
-        ctypes.CDLL(None).mlockall(_CURRENT | _FUTURE | _ON_FAULT)
+def stay() -> bool:
+    """Keep what this process has in memory, and will have there. Source: mlockall(2).
+
+    Returns whether it is so: not every process may ask for it.
+    """
+    if sys.platform != "linux" or not _may_lock():
+        return False
+    # Only what is there already: otherwise all that it could ever use would count as used.
+    refused: int = ctypes.CDLL(None).mlockall(_CURRENT | _FUTURE | _ON_FAULT)
+    return not refused
 
 
 def _may_lock(status: Path = Path("/proc/self/status")) -> bool:
-    """Whether it may lock all: with a limit, whatever it asks for beyond would be refused later."""
+    """Whether to ask: with a limit, all memory beyond it would be refused later."""
     if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
         return True
     with suppress(OSError):

@@ -2,7 +2,8 @@
 
 Left alone, the system wakes the client where the server is that has just answered it, and takes the
 processor from the server nearly twice in each request: the latency of all variants is greater for it, and
-that of some by more than of others.
+that of some by more than of others. (Where two processors are threads of one core, the other one of it is
+not kept free; nor is a database kept away that was there before.)
 """
 
 import os
@@ -20,15 +21,17 @@ def one_kept_free() -> Iterator[int | None]:
         yield None
         return
     kept = max(before)
-    _allow(os.getpid(), before - {kept})
     try:
-        yield kept
+        yield kept if _allow(os.getpid(), before - {kept}) else None
     finally:
         _allow(os.getpid(), before)
 
 
 def keep_to(processor: int, pid: int) -> None:
-    """Have a process use `processor` only, with all threads that it has and will have."""
+    """Have a process use `processor` only, with all threads that it has and will have.
+
+    Where that is refused, or it has ended, nothing happens.
+    """
     _allow(pid, {processor})
 
 
@@ -36,10 +39,15 @@ def _allowed() -> set[int]:
     return os.sched_getaffinity(0) if sys.platform == "linux" else set()
 
 
-def _allow(pid: int, processors: set[int]) -> None:
+def _allow(pid: int, processors: set[int]) -> bool:
+    """Return whether it was done."""
     threads, moved = Path(f"/proc/{pid}/task"), set[Path]()
-    while new := set(threads.iterdir()) - moved:  # a thread may have begun meanwhile
-        for thread in new:
-            with suppress(ProcessLookupError):  # or have ended
-                os.sched_setaffinity(int(thread.name), processors)
-        moved |= new
+    try:
+        while new := set(threads.iterdir()) - moved:  # a thread may have begun meanwhile
+            for thread in new:
+                with suppress(ProcessLookupError):  # or have ended
+                    os.sched_setaffinity(int(thread.name), processors)
+            moved |= new
+    except OSError:
+        return False
+    return True

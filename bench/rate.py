@@ -30,7 +30,7 @@ BUSY: Final = 0.25
 others who came just before them, and the p99 tells of the queue."""
 _FIRST_GUESS: Final = 0.2
 """Of what it can do at the most. One at a time, requests cost up to twice as much as in a burst."""
-_GUESS_SECONDS: Final = 1.0
+GUESS_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ async def measure(
                 steal = Steal(stalls)
                 durations = await _turn(server, OPERATIONS[name], customer, seconds, rate, number)
                 turns[variant].durations.append(durations)
-                turns[variant].stolen.append(steal.share())
+                turns[variant].stolen.append(steal.share_of_one())
 
 
 async def for_busy(
@@ -101,7 +101,7 @@ async def for_busy(
     """
     rate = _FIRST_GUESS * highest
     cpu, asked = server.cpu_seconds(), server.asked
-    await _turn(server, OPERATIONS[operation], customer, _GUESS_SECONDS, rate, 0)
+    await _turn(server, OPERATIONS[operation], customer, GUESS_SECONDS, rate, 0)
     return BUSY * (server.asked - asked) / (server.cpu_seconds() - cpu)
 
 

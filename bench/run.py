@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 
 from bench import cpu, footprint, proof, rate
 from bench.agenda import STOP_SECONDS, Agenda
@@ -44,7 +45,7 @@ def compare(
             progress("preparing a database")
             with one_kept_free() as processor, open_stage(database_url) as stage:
                 results.on_postgres = stage.on_postgres
-                _measure(agenda, stage, progress, results, began, stalls, processor)
+                _Run(agenda, progress, results, stalls, began).measure(stage, processor)
         finally:
             results.stolen = steal.share()
             results.seconds = time.monotonic() - began
@@ -57,91 +58,85 @@ def compare(
     return results
 
 
-def _measure(
-    agenda: Agenda,
-    stage: Stage,
-    progress: Progress,
-    results: Results,
-    began: float,
-    stalls: Stalls,
-    processor: int | None,
-) -> None:
-    environments = {name: VARIANTS[name].environment for name in agenda.variants}
-    with stage.servers(agenda.variants, environments, progress) as servers:
-        for name, server in servers.items():
-            results.footprints[name] = footprint.at_rest(server)
-            if processor is not None:
-                server.keep_to(processor)
-        progress("making a customer with orders")
-        who = customer(servers[agenda.variants[0]].port)
-        _in_turns(agenda, servers, who, progress, results, began, stalls)
-        progress.begin(STOP_SECONDS)
-        progress("checking that everything worked")
-        for name, server in servers.items():
-            server.thaw()
-            footprint.after_the_run(results.footprints[name], server)
-        counted = {name: proof.counted_requests(server) for name, server in servers.items()}
-        progress("ending everything")
-    found = proof.evidence(servers, counted, stage.received())
-    for name, left in found.items():
-        results.complaints += proof.complaints(name, left)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One comparison, while its servers are up."""
 
+    agenda: Agenda
+    progress: Progress
+    results: Results
+    stalls: Stalls
+    began: float
 
-def _in_turns(
-    agenda: Agenda,
-    servers: dict[str, ServerProcess],
-    who: Customer,
-    progress: Progress,
-    results: Results,
-    began: float,
-    stalls: Stalls,
-) -> None:
-    progress.begin(agenda.cpu_seconds)
-    for asked, rounds, until in (
-        (agenda.asked, agenda.rounds, math.inf),
-        (agenda.asked_closely, agenda.closer_rounds, began + agenda.closer_until),
-    ):
-        bursts = cpu.measure(
+    def measure(self, stage: Stage, processor: int | None) -> None:
+        """Start the servers, on `processor` if they have one, ask them, end them, see what they left."""
+        agenda, progress, results = self.agenda, self.progress, self.results
+        environments = {name: VARIANTS[name].environment for name in agenda.variants}
+        with stage.servers(agenda.variants, environments, progress) as servers:
+            for name, server in servers.items():
+                results.footprints[name] = footprint.at_rest(server)
+                if processor is not None:
+                    server.keep_to(processor)
+            progress("making a customer with orders")
+            self._in_turns(servers, customer(servers[agenda.variants[0]].port))
+            progress.begin(STOP_SECONDS)
+            progress("checking that everything worked")
+            for name, server in servers.items():
+                server.thaw()
+                footprint.after_the_run(results.footprints[name], server)
+            counted = {name: proof.counted_requests(server) for name, server in servers.items()}
+            progress("ending everything")
+        found = proof.evidence(servers, counted, stage.received())
+        for name, left in found.items():
+            results.complaints += proof.complaints(name, left)
+
+    def _in_turns(self, servers: Mapping[str, ServerProcess], who: Customer) -> None:
+        agenda, progress = self.agenda, self.progress
+        progress.begin(agenda.cpu_seconds)
+        for asked, rounds, until in (
+            (agenda.asked, agenda.rounds, math.inf),
+            (agenda.asked_closely, agenda.closer_rounds, self.began + agenda.closer_until),
+        ):
+            bursts = cpu.measure(
+                servers,
+                asked,
+                who,
+                rounds=rounds,
+                seconds=agenda.burst,
+                progress=progress,
+                into=self.results.measured,
+                until=until,
+                stalls=self.stalls,
+            )
+            run(bursts)
+        progress.begin(agenda.latency_seconds)
+        turns = rate.measure(
             servers,
-            asked,
+            self._rates(servers, who),
+            agenda.latency_variants,
             who,
-            rounds=rounds,
-            seconds=agenda.burst,
+            rounds=agenda.latency_rounds,
+            seconds=agenda.latency_turn,
             progress=progress,
-            into=results.measured,
-            until=until,
-            stalls=stalls,
+            into=self.results.at_rates,
+            stalls=self.stalls,
         )
-        run(bursts)
-    progress.begin(agenda.latency_seconds)
-    turns = rate.measure(
-        servers,
-        _rates(agenda, servers, who, results),
-        agenda.latency_variants,
-        who,
-        rounds=agenda.latency_rounds,
-        seconds=agenda.latency_turn,
-        progress=progress,
-        into=results.at_rates,
-        stalls=stalls,
-    )
-    run(turns, to_the_microsecond=True)
+        run(turns, to_the_microsecond=True)
 
-
-def _rates(
-    agenda: Agenda, servers: Mapping[str, ServerProcess], who: Customer, results: Results
-) -> dict[str, float]:
-    """Return the rate of each operation: the one that is given, or one that keeps the slowest a bit busy."""
-    if not agenda.latency_variants:
-        return {}
-    if agenda.rate is not None:
-        return dict.fromkeys(agenda.latency_operations, agenda.rate)
-    found = {}
-    for operation in agenda.latency_operations:
-        highest, slowest = min(
-            (statistics.median(results.measured[operation][variant].rates), variant)
-            for variant in agenda.latency_variants
-        )
-        busy = rate.for_busy(servers[slowest], operation, who, highest=highest)
-        found[operation] = run(busy, to_the_microsecond=True)
-    return found
+    def _rates(self, servers: Mapping[str, ServerProcess], who: Customer) -> dict[str, float]:
+        """Return the rate of each operation: the one that was asked for, or what keeps the slowest busy."""
+        agenda = self.agenda
+        if not agenda.latency_variants:
+            return {}
+        if agenda.rate is not None:
+            return dict.fromkeys(agenda.latency_operations, agenda.rate)
+        found = {}
+        for operation in agenda.latency_operations:
+            measured = self.results.measured[operation]
+            highest, slowest = min(
+                (statistics.median(measured[variant].rates), variant)
+                for variant in agenda.latency_variants
+            )
+            busy = rate.for_busy(servers[slowest], operation, who, highest=highest)
+            found[operation] = run(busy, to_the_microsecond=True)
+        return found

@@ -188,6 +188,8 @@ def _of_many(
 
 _agents: Final[dict[bytes, dict[str, AttributeValue]]] = {}
 _MAX_AGENTS: Final = 1024
+_MAX_AGENT_LENGTH: Final = 256
+"""A longer one is no browser's. It is not kept, nor looked at while requests wait."""
 
 
 def _of_agent(given: bytes) -> dict[str, AttributeValue]:
@@ -195,7 +197,8 @@ def _of_agent(given: bytes) -> dict[str, AttributeValue]:
     found: dict[str, AttributeValue] = {"user_agent.original": agent} if agent else {}
     if kind := detect_synthetic_user_agent(agent):
         found["user_agent.synthetic.type"] = kind
-    if redact_text(agent) == agent:  # no secret is to stay in memory
+    # No secret is to stay in memory.
+    if len(given) <= _MAX_AGENT_LENGTH and redact_text(agent) == agent:
         if len(_agents) >= _MAX_AGENTS:
             _agents.clear()
         _agents[given] = found

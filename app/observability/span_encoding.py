@@ -49,20 +49,10 @@ MAX_AT_ONCE: Final = 512
 PAUSE_SECONDS: Final = 0.0002
 """For so long a thread leaves the interpreter to them."""
 SELDOM_TWICE: Final = frozenset(
-    {
-        "request.id",
-        "user.id",
-        "url.path",
-        "url.query",
-        "url.full",
-        "client.address",
-        "client.port",
-        "order_id",
-        "messaging.message.id",
-    }
+    {"url.path", "url.query", "url.full", "client.address", "client.port"}
 )
-"""Attributes whose values hardly ever come again: kept, they would push the others out."""
-NOT_IN_ROWS: Final = SELDOM_TWICE | {"user_agent.original"}
+"""Attributes whose values hardly ever come again, as ids do: kept, they would push the others out."""
+NOT_IN_ROWS: Final = frozenset({"user_agent.original"})
 """Attributes that come again, but each time with other ones."""
 MAX_ROWS: Final = 512
 """What has come together is kept together: so many rows of attributes at the most."""
@@ -240,13 +230,19 @@ class SpanEncoder:
     def _attribute(self, key: str, value: AttributeValue) -> bytes:
         shown = self._redact_attribute(key, value)
         encoded = _encoded(key, shown)
-        if key in SELDOM_TWICE or isinstance(value, float):  # 0.0 is equal to -0.0
+        if _comes_once(key) or isinstance(value, float):  # 0.0 is equal to -0.0
             return encoded
         if shown == value and len(str(value)) <= OFTEN_AND_LONG.get(key, MAX_KEPT_LENGTH):
             if len(self._attributes) >= MAX_KEPT:
                 self._attributes.clear()
             self._attributes[key, value, type(value)] = encoded
         return encoded
+
+
+@lru_cache(maxsize=1024)
+def _comes_once(key: str) -> bool:
+    """Whether an attribute has hardly ever the same value twice."""
+    return key in SELDOM_TWICE or key.endswith((".id", "_id"))
 
 
 _Row = tuple[tuple[str, ...], tuple[AttributeValue, ...], tuple[type, ...]]
@@ -260,8 +256,9 @@ class _Shape:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.places = range(len(names))
-        self.alone = [place for place in self.places if names[place] in NOT_IN_ROWS]
-        self.in_rows = [name for name in names if name not in NOT_IN_ROWS]
+        alone = {name for name in names if name in NOT_IN_ROWS or _comes_once(name)}
+        self.alone = [place for place in self.places if names[place] in alone]
+        self.in_rows = [name for name in names if name not in alone]
         self.together = _getter([place for place in self.places if place not in self.alone])
         """Takes the values of the latter from all values."""
 

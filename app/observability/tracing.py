@@ -52,6 +52,7 @@ from opentelemetry.util.types import AttributeValue
 from pydantic import Field, field_validator
 from sqlalchemy import event
 from starlette.background import BackgroundTask
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.observability.context import (
@@ -335,9 +336,9 @@ class SampledFirst:
             return
         unsampled = _Unsampled(trace_id, in_hexadecimal, parent)
         scope[TRACE_IDS] = unsampled.ids
-        # A request of an application that is mounted in another one has a context from there, or a limit
-        # of its body, which FastAPI's own layer answers for.
-        is_ours = request_context(scope) is None and "app_root_path" not in scope
+        # From an application around this one a request may have a context, or a limit of its body: where
+        # that is exceeded, FastAPI's own layer answers.
+        is_ours = request_context(scope) is None and MAX_BODY_SIZE_SCOPE_KEY not in scope
         has_ids = self._has_ids_inside and is_ours
         sender = send if has_ids else _SendWithId(send, in_hexadecimal)
         token = otel_context.attach(Context({**context, _CURRENT_SPAN: unsampled}))
@@ -379,7 +380,8 @@ def _has_begun(sender: "Send", scope: "Scope") -> bool:
 
 def _gives_ids(layer: object) -> bool:
     """Whether every answer that comes through `layer` has its trace id."""
-    # FastAPI's own layers answer nothing. (Where it limits bodies, one of Starlette's follows, which does.)
+    # FastAPI's own layers answer nothing, unless bodies are limited outside. (Where they are limited here, one
+    # of Starlette's follows.)
     while type(layer).__module__.startswith("fastapi."):
         layer = getattr(layer, "app", None)
     return isinstance(layer, RequestContextMiddleware) and layer.echoes

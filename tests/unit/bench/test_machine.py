@@ -6,11 +6,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from bench.machine import Steal
 from bench.memory import _may_lock
 from bench.processors import keep_to, one_kept_free
+from bench.stalls import Stalls
 from tests.service import ROOT
 from tests.tools import wait_until
 
@@ -72,27 +76,43 @@ def test_a_process_that_has_gone_is_no_trouble_to_who_moves_it() -> None:
     with subprocess.Popen(["true"]) as one:
         wait_until(lambda: Path(f"/proc/{one.pid}/stat").read_text().split()[2] == "Z", "it ends")
         keep_to(0, one.pid)
+    keep_to(0, one.pid)
 
 
-def _locked(limit: str) -> tuple[bool, int]:
-    """Return whether a process with a limit may lock its memory, and how much of it is."""
-    program = f"""
-import resource
-{limit}
+@pytest.mark.usefixtures("_as_before")
+def test_where_it_may_not_be_said_who_serves_where_all_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: int, _processors: set[int]) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "sched_setaffinity", refuse)
+        with one_kept_free() as kept:
+            assert kept is None
+
+
+def test_of_one_processor_more_is_lost_than_of_all() -> None:
+    stalls = SimpleNamespace(seconds=1.0)
+    steal = Steal(cast("Stalls", stalls))
+    stalls.seconds += 100.0
+    wait_until(lambda: steal.share() > 0, "time passes")
+    assert steal.share_of_one() > steal.share() * (os.cpu_count() or 1) * 0.5
+
+
+STAYS = """
 from bench import memory
-memory.stay()
+stays = memory.stay()
 held = bytearray(1 << 22)
 locked = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmLck")]
-print(int(memory._may_lock()), *locked)
+print(int(stays), *locked)
 """
-    told = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True)
-    may, kilobytes = told.split()
-    return may == "1", int(kilobytes)
 
 
 def test_what_may_stay_in_memory_does() -> None:
-    may, locked = _locked("")
-    assert (locked > 4096) is may
+    told = subprocess.check_output([sys.executable, "-c", STAYS], cwd=ROOT, text=True)
+    stays, kilobytes = map(int, told.split())
+    assert (kilobytes > 4096) is bool(stays)
 
 
 def test_who_has_a_limit_asks_for_nothing_that_it_would_be_refused_later(

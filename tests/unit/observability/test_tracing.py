@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -319,23 +320,42 @@ def test_the_next_layer_of_ours_gives_an_answer_its_trace_id() -> None:
     tracing.shutdown(60)
 
 
+class ReadsBodies:
+    """Stands between the layers and the handler, as who checks signatures does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await self.app(scope, receive, send)
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0])
-@pytest.mark.parametrize("mounted", [True, False])
+@pytest.mark.parametrize(
+    "limited", ["by itself", "where it is mounted", "by its host", "around it"]
+)
 async def test_so_has_the_answer_about_a_body_that_is_too_long(
-    *, share: float, mounted: bool
+    *, share: float, limited: str
 ) -> None:
     tracing = setup_tracing(settings(share), exporter=InMemorySpanExporter())
-    limits = {"max_body_size": 2}
-    app = FastAPI(**cast("Any", {} if mounted else limits))
+    app = FastAPI(max_body_size=2 if limited == "by itself" else None)
 
     @app.post("/long")
-    async def long(request: Request) -> None:
-        await request.body()
+    async def long() -> None:
+        raise AssertionError
 
     instrument_tracing(app, tracing)
+    app.add_middleware(cast("Any", ReadsBodies))
     app.add_middleware(RequestContextMiddleware)
-    outside = FastAPI(**cast("Any", limits))
-    outside.mount("/sub", app)
+    asked, path = cast("ASGIApp", app), "/long"
+    if limited == "around it":
+        asked = RequestBodyLimitMiddleware(app, max_body_size=2)
+    elif limited != "by itself":
+        asked = outside = FastAPI(max_body_size=2)
+        outside.mount("/sub", app)
+        outside.host("shop.example", app)
+        path = "/sub/long" if limited == "where it is mounted" else "/long"
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -344,9 +364,9 @@ async def test_so_has_the_answer_about_a_body_that_is_too_long(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "headers": [], "query_string": b""}
-    path = "/sub/long" if mounted else "/long"
-    await (outside if mounted else app)({**scope, "path": path}, receive, send)
+    host = b"shop.example" if limited == "by its host" else b"localhost"
+    scope = {"type": "http", "method": "POST", "headers": [(b"host", host)], "query_string": b""}
+    await asked({**scope, "path": path}, receive, send)
     assert sent[0]["status"] == 413
     assert [name for name, _ in sent[0]["headers"]].count(b"x-trace-id") == 1
     tracing.shutdown(60)
