@@ -11,6 +11,7 @@ from bench import cpu, footprint, proof, rate
 from bench.agenda import STOP_SECONDS, Agenda
 from bench.interruption import run
 from bench.machine import Steal, busy_share, look
+from bench.memory import no_collection
 from bench.process import ServerProcess
 from bench.processors import one_kept_free
 from bench.progress import Progress
@@ -78,7 +79,9 @@ class _Run:
                 if processor is not None:
                     server.keep_to(processor)
             progress("making a customer with orders")
-            self._in_turns(servers, customer(servers[agenda.variants[0]].port))
+            who = customer(servers[agenda.variants[0]].port)
+            with no_collection():
+                self._in_turns(servers, who)
             progress.begin(STOP_SECONDS)
             progress("checking that everything worked")
             for name, server in servers.items():

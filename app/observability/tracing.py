@@ -380,8 +380,8 @@ def _has_begun(sender: "Send", scope: "Scope") -> bool:
 
 def _gives_ids(layer: object) -> bool:
     """Whether every answer that comes through `layer` has its trace id."""
-    # FastAPI's own layers answer nothing, unless bodies are limited outside. (Where they are limited here, one
-    # of Starlette's follows.)
+    # FastAPI's own layers answer nothing, unless bodies are limited outside. (Where they are limited here,
+    # one of Starlette's follows.)
     while type(layer).__module__.startswith("fastapi."):
         layer = getattr(layer, "app", None)
     return isinstance(layer, RequestContextMiddleware) and layer.echoes

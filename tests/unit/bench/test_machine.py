@@ -1,5 +1,6 @@
 """What keeps the machine from being measured: processors that are shared, memory that is taken away."""
 
+import gc
 import os
 import resource
 import subprocess
@@ -12,7 +13,7 @@ from typing import cast
 import pytest
 
 from bench.machine import Steal
-from bench.memory import _may_lock
+from bench.memory import _may_lock, no_collection
 from bench.processors import keep_to, one_kept_free
 from bench.stalls import Stalls
 from tests.service import ROOT
@@ -113,6 +114,16 @@ def test_what_may_stay_in_memory_does() -> None:
     told = subprocess.check_output([sys.executable, "-c", STAYS], cwd=ROOT, text=True)
     stays, kilobytes = map(int, told.split())
     assert (kilobytes > 4096) is bool(stays)
+
+
+def test_nobody_collects_while_a_server_is_measured() -> None:
+    assert gc.isenabled()
+    with no_collection():
+        assert not gc.isenabled()
+        with no_collection():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 def test_who_has_a_limit_asks_for_nothing_that_it_would_be_refused_later(
