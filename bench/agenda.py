@@ -148,7 +148,7 @@ def make_agenda(
         operations=_named(operations, OPERATIONS, "operation")
         or (_WITH_TARGETS if quick else tuple(OPERATIONS)),
         rounds=rounds or (4 if quick else 6),
-        closer_rounds=0 if rounds else 2 if quick else 32,
+        closer_rounds=0 if rounds else 1 if quick else 32,
         burst=0.1,
         latency_rounds=rounds or (4 if quick else 10),
         latency_turn=0.5 if quick else 1.0,

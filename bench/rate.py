@@ -30,7 +30,7 @@ BUSY: Final = 0.25
 others who came just before them, and the p99 tells of the queue."""
 _FIRST_GUESS: Final = 0.2
 """Of what it can do at the most. One at a time, requests cost up to twice as much as in a burst."""
-GUESS_SECONDS: Final = 1.0
+GUESS_SECONDS: Final = 0.5
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ async def test_the_slowest_is_as_busy_as_it_should_be(monkeypatch: pytest.Monkey
         assert customer is who
         assert at == pytest.approx(400)  # a fifth of what it does in a burst
         server.asked += 400
-        server.used += 400 * 0.0005 * seconds
+        server.used += 400 * 0.0005
 
     monkeypatch.setattr(rate, "_turn", turn)
     who = cast("Any", object())
