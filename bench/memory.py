@@ -1,16 +1,13 @@
-"""Memory, where it would be measured instead of a server: pages that were taken away, and our own garbage.
+"""Keeps a process in memory: some virtual machines take from programs that rest what they do not use.
 
-Some virtual machines take from programs that rest what they do not use, and a server is frozen most of the
-time. What was taken is read from the disk again at its next turn, which takes tens of milliseconds, and
-nobody used the processor meanwhile. So does the client's garbage collector, once or twice in a run.
+A server is frozen most of the time. What was taken is read from the disk again at its next turn, which
+takes tens of milliseconds, and nobody used the processor meanwhile.
 """
 
 import ctypes
-import gc
 import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,18 +25,6 @@ def stay() -> bool:
     # Only what is there already: otherwise all that it could ever use would count as used.
     refused: int = ctypes.CDLL(None).mlockall(_CURRENT | _FUTURE | _ON_FAULT)
     return not refused
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Have this process look for no garbage that holds itself: a run of minutes makes little of it."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _may_lock(status: Path = Path("/proc/self/status")) -> bool:

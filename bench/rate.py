@@ -40,7 +40,7 @@ class Turns:
     durations: list[list[float]] = field(default_factory=list)
     """Of all of its requests, in seconds."""
     stolen: list[float] = field(default_factory=list)
-    """The share of the time that the host gave to others."""
+    """The share of the time of one processor that the host gave to others."""
 
 
 @dataclass(slots=True)

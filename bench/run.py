@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from bench import cpu, footprint, proof, rate
 from bench.agenda import STOP_SECONDS, Agenda
+from bench.garbage import no_collection
 from bench.interruption import run
 from bench.machine import Steal, busy_share, look
-from bench.memory import no_collection
 from bench.process import ServerProcess
 from bench.processors import one_kept_free
 from bench.progress import Progress

@@ -1,4 +1,4 @@
-"""What keeps the machine from being measured: processors that are shared, memory that is taken away."""
+"""What keeps all else from being measured: processors that are shared, memory taken away, our garbage."""
 
 import gc
 import os
@@ -12,8 +12,9 @@ from typing import cast
 
 import pytest
 
+from bench.garbage import no_collection
 from bench.machine import Steal
-from bench.memory import _may_lock, no_collection
+from bench.memory import _may_lock
 from bench.processors import keep_to, one_kept_free
 from bench.stalls import Stalls
 from tests.service import ROOT
@@ -60,7 +61,7 @@ def test_one_processor_is_shared() -> None:
 def test_all_threads_of_a_server_use_its_processor() -> None:
     processor = max(os.sched_getaffinity(0))
     program = [sys.executable, "-c", TWO_THREADS]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as one:
         try:
             assert one.stdout is not None
             assert one.stdout.readline() == "ready\n"
