@@ -21,7 +21,7 @@ STOP_SECONDS: Final = 3.0
 LOWEST_RATE: Final = 20
 """With fewer, a turn has too few requests to speak of percentiles."""
 HIGHEST_RATE: Final = 100_000
-LATENCY_OF: Final = (BARE, CONTROL, ALL_TRACES)
+LATENCY_OF: Final = (BARE, CONTROL, SIGNALS[ALL_TRACES], ALL_TRACES)
 _QUICK: Final = (BARE, CONTROL, *SIGNALS.values(), FEW_TRACES, ALL_TRACES, TYPICAL)
 _WITH_TARGETS: Final = ("ping", "read")
 _NEAR: Final = (BARE, CONTROL, *SIGNALS.values(), FEW_TRACES, ALL_TRACES)
@@ -77,8 +77,9 @@ class Agenda:
 
     @property
     def latency_variants(self) -> tuple[str, ...]:
-        """Return whose latency is measured: the bare application twice, and the service with every trace."""
-        return LATENCY_OF if ALL_TRACES in self.variants else ()
+        """Return whose latency is measured: the bare application twice, and what records every trace."""
+        found = tuple(name for name in LATENCY_OF if name in self.variants)
+        return found if set(found) - {BARE, CONTROL} else ()
 
     @property
     def latency_operations(self) -> tuple[str, ...]:
@@ -150,8 +151,8 @@ def make_agenda(
         rounds=rounds or (4 if quick else 6),
         closer_rounds=0 if rounds else 1 if quick else 32,
         burst=0.1,
-        latency_rounds=rounds or (4 if quick else 10),
-        latency_turn=0.5 if quick else 1.0,
+        latency_rounds=rounds or (4 if quick else 8),
+        latency_turn=0.35 if quick else 1.0,
         rate=rate,
         within=QUICK_SECONDS if quick else SECONDS,
     )

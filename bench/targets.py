@@ -178,12 +178,13 @@ def _p99(
     latency: Mapping[str, Mapping[str, Latency]], noise: Noise, *, on_postgres: bool
 ) -> Iterator[Target]:
     for operation in ("ping", "read"):
-        one = latency.get(operation, {}).get(ALL_TRACES)
-        doubt = one.p99_ratio.value * noise.latency_apart.get(operation, 0.0) if one else 0.0
-        why = _why_not(noise, operation, one, on_postgres=on_postgres)
-        yield Target(
-            f"{operation}: p99 of {ALL_TRACES} to bare at a fixed rate",
-            P99,
-            one.p99_ratio.with_doubt(doubt) if one else None,
-            why_not=why,
-        )
+        for variant in (SIGNALS[ALL_TRACES], ALL_TRACES):
+            one = latency.get(operation, {}).get(variant)
+            doubt = one.p99_ratio.value * noise.latency_apart.get(operation, 0.0) if one else 0.0
+            why = _why_not(noise, operation, one, on_postgres=on_postgres)
+            yield Target(
+                f"{operation}: p99 of {variant} to bare at a fixed rate",
+                P99,
+                one.p99_ratio.with_doubt(doubt) if one else None,
+                why_not=why,
+            )

@@ -100,7 +100,7 @@ class SpanEncoder:
         """Encode `span` if that takes little; else `encode` will. Never raises: that is for `encode`, too."""
         try:
             if _is_plain(span):
-                encoded = self._plain(span, MAX_AT_ONCE)
+                encoded = _field(_SPANS, self._plain(span, MAX_AT_ONCE))
                 return PreparedSpan(span.context, self._frame(span), encoded)
         except Exception:  # noqa: BLE001 - who cannot export a span counts it as lost, as it does there
             return span
@@ -117,8 +117,8 @@ class SpanEncoder:
                 encoded_here += 1
                 if encoded_here % SPANS_IN_A_ROW == 0:
                     sleep(PAUSE_SECONDS)
-                frame, encoded = self._frame(span), self._span(span)
-            groups.setdefault(frame, []).append(_field(_SPANS, encoded))
+                frame, encoded = self._frame(span), _field(_SPANS, self._span(span))
+            groups.setdefault(frame, []).append(encoded)
         parts = []
         for frame, several in groups.items():
             in_scope = _field(_SCOPE_SPANS, frame.scope + b"".join(several))
@@ -283,7 +283,7 @@ def _length(value: AttributeValue) -> float:
 
 
 class PreparedSpan:
-    """A span that is encoded, in what stands around it."""
+    """A span that is encoded, as a field of what stands around it."""
 
     __slots__ = ("context", "encoded", "frame")
 

@@ -29,7 +29,7 @@ from app.observability.redaction import (
     redact_text,
     redact_url,
 )
-from app.observability.settling import Later
+from app.observability.settling import Later, is_settling, settle
 from app.observability.span_encoding import (
     SPANS_IN_A_ROW,
     EncodedSpanExporter,
@@ -38,10 +38,12 @@ from app.observability.span_encoding import (
 )
 
 MAX_QUEUED_SPANS: Final = 2048
-BATCH_SPANS: Final = 256
+BATCH_SPANS: Final = 512
 """Sending a batch holds the interpreter for half a millisecond, of however many spans that are encoded."""
 QUEUE_SECONDS: Final = 0.05
 """An ended span may wait so long for others: to wake up for each of them costs as much as to encode it."""
+SPANS_AT_A_TIME: Final = 2
+"""Requests wait for so many to be encoded."""
 EXPORT_INTERVAL_MS: Final = 1000
 EXPORT_TIMEOUT_SECONDS: Final = 2.0
 MAX_ATTRIBUTE: Final = 8192
@@ -165,7 +167,9 @@ class CountedSpans(BatchSpanProcessor):
     def __init__(self, exporter: SpanExporter, on_drop: Callable[[int], None]) -> None:
         self._export = _Export(exporter, on_drop)
         # Of the spans of several requests, one after the other: see settling.py.
-        self._ended = Later(self._queue, seconds=QUEUE_SECONDS, limit=SPANS_IN_A_ROW)
+        self._ended: Later[ReadableSpan] = Later(
+            self._queue, seconds=QUEUE_SECONDS, limit=SPANS_IN_A_ROW, in_a_row=SPANS_AT_A_TIME
+        )
         super().__init__(
             self._export,
             max_queue_size=MAX_QUEUED_SPANS,
@@ -176,9 +180,10 @@ class CountedSpans(BatchSpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a span that has ended, soon and where there is room."""
         if span.context and span.context.trace_flags.sampled:
-            self._ended.add(span)
-            if self._export.closed:
-                self._ended.settle()  # it is lost, and there may be no later
+            if is_settling() or self._export.closed:  # it is lost, and there may be no later
+                self._queue(span)
+            else:
+                self._ended.add(span)
 
     def _queue(self, span: ReadableSpan) -> None:
         # The queue of the base class would push its oldest one out, uncounted. (It looks at nothing of
@@ -188,18 +193,20 @@ class CountedSpans(BatchSpanProcessor):
 
     def force_flush(self, timeout_millis: int | None = None) -> bool:
         """Export what has ended so far."""
-        self._ended.settle()
+        settle()
         return super().force_flush(timeout_millis)
 
     def shutdown(self) -> None:
         """Export what has ended so far, and nothing that ends later."""
-        self._ended.settle()
-        super().shutdown()  # type: ignore[no-untyped-call]  # the library has no types here
+        try:
+            settle()
+        finally:
+            super().shutdown()  # type: ignore[no-untyped-call]  # the library has no types here
 
     def close(self) -> None:
         """Count what has not left by now as lost, and whatever ends from now on."""
         self._export.close()
-        self._ended.settle()
+        settle()
 
 
 def redacted(span: ReadableSpan) -> ReadableSpan:

@@ -38,7 +38,13 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    ParentBased,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import (
     NonRecordingSpan,
     Span,
@@ -48,7 +54,7 @@ from opentelemetry.trace import (
     TraceFlags,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from opentelemetry.util.types import AttributeValue
+from opentelemetry.util.types import Attributes, AttributeValue
 from pydantic import Field, field_validator
 from sqlalchemy import event
 from starlette.background import BackgroundTask
@@ -124,6 +130,38 @@ class TracingSettings(ServiceSettings):
         return 0.01 if self.environment == "production" else 1.0
 
 
+class _ShareOfTraces(ParentBased):
+    """The library's ParentBased(TraceIdRatioBased), which has one answer for all requests that begin a trace.
+
+    (The library makes it anew each time, with a state and attributes that are empty.)
+    """
+
+    def __init__(self, ratio: float) -> None:
+        super().__init__(TraceIdRatioBased(ratio))
+        self._bound = TraceIdRatioBased.get_bound_for_rate(ratio)
+        nowhere = Context()
+        self._recorded = ALWAYS_ON.should_sample(nowhere, 0, "")
+        self._dropped = ALWAYS_OFF.should_sample(nowhere, 0, "")
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        *args: Any,
+        **options: Any,
+    ) -> SamplingResult:
+        """Decide: as the parent was, else by the trace's id."""
+        if attributes or trace.get_current_span(parent_context) is not trace.INVALID_SPAN:
+            return super().should_sample(
+                parent_context, trace_id, name, kind, attributes, *args, **options
+            )
+        is_recorded = trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound
+        return self._recorded if is_recorded else self._dropped
+
+
 class Tracing:
     """The tracer provider of this process, its sampler and its way out."""
 
@@ -134,9 +172,8 @@ class Tracing:
         on_drop: Callable[[int], None],
     ) -> None:
         self._bound = TraceIdRatioBased.get_bound_for_rate(settings.sampling_ratio)
-        root = TraceIdRatioBased(settings.sampling_ratio)
         self.provider = TracerProvider(
-            sampler=ParentBased(root) if exporter else ALWAYS_OFF,
+            sampler=_ShareOfTraces(settings.sampling_ratio) if exporter else ALWAYS_OFF,
             resource=_resource(settings),
             id_generator=_DecidedIds(),
             span_limits=_LIMITS,
@@ -313,6 +350,7 @@ class SampledFirst:
         self._handled = recorder.app
         self._unrecorded, self._answer_error = _taken_apart(recorder.app)
         self._recorded = ServerSpans(recorder.app, recorder.tracer, _describe)
+        self._taken_apart = ServerSpans(self._answered, recorder.tracer, _describe)
         self._has_ids_inside = _gives_ids(self._unrecorded)
         """Whether the next layer gives each answer its trace id, together with its request id."""
 
@@ -329,17 +367,20 @@ class SampledFirst:
             has_parent = parent.is_valid
         trace_id = parent.trace_id if has_parent else self._ids.generate_trace_id()
         in_hexadecimal = trace_id.to_bytes(16).hex()
-        if self._tracing.samples(parent, trace_id):
-            _decided_trace_id.set(0 if has_parent else trace_id)
-            header = TRACE_ID_HEADER, in_hexadecimal.encode()
-            await self._recorded(scope, receive, send, parent=context, header=header)
-            return
-        unsampled = _Unsampled(trace_id, in_hexadecimal, parent)
-        scope[TRACE_IDS] = unsampled.ids
         # From an application around this one a request may have a context, or a limit of its body: where
         # that is exceeded, FastAPI's own layer answers.
         is_ours = request_context(scope) is None and MAX_BODY_SIZE_SCOPE_KEY not in scope
         has_ids = self._has_ids_inside and is_ours
+        if self._tracing.samples(parent, trace_id):
+            _decided_trace_id.set(0 if has_parent else trace_id)
+            if has_ids:
+                await self._taken_apart(scope, receive, send, parent=context)
+            else:
+                header = TRACE_ID_HEADER, in_hexadecimal.encode()
+                await self._recorded(scope, receive, send, parent=context, header=header)
+            return
+        unsampled = _Unsampled(trace_id, in_hexadecimal, parent)
+        scope[TRACE_IDS] = unsampled.ids
         sender = send if has_ids else _SendWithId(send, in_hexadecimal)
         token = otel_context.attach(Context({**context, _CURRENT_SPAN: unsampled}))
         try:
@@ -351,6 +392,17 @@ class SampledFirst:
             await self._answer_error(error)(scope, receive, send_with_id)
         finally:
             otel_context.detach(token)
+
+    async def _answered(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Serve a sampled request, and answer an error, as the layers do that were taken apart."""
+        try:
+            await self._unrecorded(scope, receive, send)
+        except Exception as error:
+            fail_span(error)
+            if self._answer_error is None or _has_begun(send, scope):
+                raise
+            trace_id, _ = scope[TRACE_IDS]
+            await self._answer_error(error)(scope, receive, _SendWithId(send, trace_id))
 
 
 class _SendWithId:

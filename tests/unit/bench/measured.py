@@ -52,12 +52,17 @@ def measured(ping: Mapping[str, float] = PING, read: Mapping[str, float] = READ)
 
 
 def at_rate(bare: float, again: float, service: float) -> AtRate:
-    """Return the latency of the three that have one, from their p99 in milliseconds."""
+    """Return the latency of those that have one, from their p99 in milliseconds."""
     return AtRate(
         400.0,
         {
             name: Turns([[p99 / 4000] * 98 + [p99 / 1000] * 2] * 4, [0.0] * 4)
-            for name, p99 in (("bare", bare), ("bare_again", again), ("sampling_1.0", service))
+            for name, p99 in (
+                ("bare", bare),
+                ("bare_again", again),
+                ("signals_1.0", service),
+                ("sampling_1.0", service),
+            )
         },
     )
 

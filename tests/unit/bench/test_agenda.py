@@ -43,8 +43,11 @@ def test_what_is_compared_with_is_always_measured() -> None:
     assert "bare_50_routes" in make_agenda(variants="typical_50_routes").variants
 
 
-def test_latency_is_measured_of_the_service_with_every_trace() -> None:
-    assert make_agenda().latency_variants == ("bare", "bare_again", "sampling_1.0")
+def test_latency_is_measured_of_what_records_every_trace() -> None:
+    both = ("signals_1.0", "sampling_1.0")
+    assert make_agenda().latency_variants == ("bare", "bare_again", *both)
+    one = ("bare", "bare_again", "signals_1.0")
+    assert make_agenda(variants="signals_1.0").latency_variants == one
     assert make_agenda(variants="sampling_0.01").latency_variants == ()
     assert make_agenda(operations="list,ping").latency_operations == ("ping",)
 

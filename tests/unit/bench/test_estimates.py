@@ -75,6 +75,20 @@ def test_the_p99_is_that_of_all_turns_together() -> None:
     assert latency["bare_again"].p99_ratio.value == pytest.approx(1.1)
 
 
+def test_a_p99_is_compared_with_both_of_the_equal_applications() -> None:
+    latency = latencies(at_rate(2.0, 4.0, 3.0).variants)
+    assert latency["bare_again"].p99_ratio.value == pytest.approx(2)
+    ratio = latency["sampling_1.0"].p99_ratio
+    assert 3 / 4 <= ratio.value <= 3 / 2
+    assert ratio.error > 0  # it depends on which of their turns one sees
+
+    alone = latencies(
+        {name: at_rate(2.0, 4.0, 3.0).variants[name] for name in ("bare", "signals_1.0")}
+    )
+    assert alone["signals_1.0"].p99_ratio.value == pytest.approx(1.5)
+    assert alone["signals_1.0"].p99_ratio.error == 0
+
+
 def test_one_turn_of_ten_that_was_held_up_makes_a_p99_uncertain() -> None:
     quick, held_up = [0.001] * 100, [0.1] * 100
     steady = p99_ratio([[0.002] * 100] * 10, [quick] * 10)

@@ -92,7 +92,7 @@ def test_of_what_was_disturbed_nothing_is_concluded_though_the_control_was_not()
 
     assert run.noise.conclusive
     told = [target for target in run.targets if "ping" in target.what and target.value]
-    assert len(told) == 11
+    assert len(told) == 12
     for target in told:
         assert (target.verdict == "cannot be said") == ("sampling" in target.what), target.what
 

@@ -1,6 +1,7 @@
 """Server spans: what OpenTelemetry's own middleware records of the same requests."""
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.observability import server_spans
 from app.observability.server_spans import ServerSpans
+from app.observability.settling import settle
 
 USER_AGENT = (b"user-agent", b"Mozilla/5.0")
 
@@ -109,6 +111,7 @@ class Recorder:
 
         with suppress(RuntimeError):  # what `failing` and `breaking_off` raise
             asyncio.run(serve(scope, receive, send))
+        settle()
         (span,) = self.exporter.get_finished_spans()
         self.exporter.clear()
         return span
@@ -199,8 +202,19 @@ def test_it_ends_with_the_answer_and_not_with_what_goes_on_behind() -> None:
     recorder = Recorder()
 
     async def with_a_background_task(_: Scope, _receive: Receive, send: Send) -> None:
+        span = get_current_span()
         await answer(send, 200)
-        assert len(recorder.exporter.get_finished_spans()) == 1
+        answered = time.time_ns()
+        assert not span.is_recording()
+        span.record_exception(RuntimeError("behind the answer"))
+        span.set_attribute("told", "too late")
+        await asyncio.sleep(0.001)
+        settle()
+        (recorded,) = recorder.exporter.get_finished_spans()
+        assert recorded.end_time is not None
+        assert recorded.end_time <= answered
+        assert not recorded.events
+        assert "told" not in (recorded.attributes or {})
 
     spans = ServerSpans(with_a_background_task, recorder.tracer, describe)
 

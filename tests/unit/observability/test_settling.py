@@ -3,11 +3,12 @@
 import asyncio
 import os
 import threading
+from itertools import pairwise
 
 import pytest
 
 from app.observability import settling
-from app.observability.settling import MAX_UNSETTLED, Later, settle
+from app.observability.settling import Later, is_settling, settle
 
 
 async def test_it_is_done_soon_by_itself() -> None:
@@ -29,13 +30,160 @@ async def test_it_is_done_soon_by_itself() -> None:
     assert done == [0, 1, 2]
 
 
-async def test_not_too_many_wait() -> None:
+async def test_when_many_wait_the_next_turns_are_theirs_a_few_at_a_time() -> None:
     done: list[int] = []
-    later = Later(done.append)
-    for thing in range(MAX_UNSETTLED):
+    published: list[int] = []
+    later = Later(done.append, lambda: published.append(len(done)), seconds=3600, limit=16)
+    for thing in range(20):
         assert done == []
         later.add(thing)
-    assert done == list(range(MAX_UNSETTLED))
+    seen = {0}
+    async with asyncio.timeout(30):
+        while len(done) < 16:
+            await asyncio.sleep(0)
+            seen.add(len(done))
+    assert seen == {0, 8, 16}
+    assert published == [16]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert done == list(range(16))  # the others have time
+    settle()
+    assert done == list(range(20))
+
+
+async def test_where_more_wait_more_are_done_in_a_turn() -> None:
+    done: list[int] = []
+    later = Later(done.append, seconds=3600, limit=256)
+    for thing in range(400):
+        later.add(thing)
+    turns = 0
+    while len(done) < 256:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns <= 6
+    later.settle()
+    assert done == list(range(400))
+
+
+async def test_who_came_meanwhile_is_served_between_two_turns() -> None:
+    order: list[str] = []
+    later = Later(order.append, seconds=0, limit=1024, in_a_row=1)
+    for _ in range(3):
+        later.add("settled")
+    asked = asyncio.get_running_loop()
+
+    def serve() -> None:
+        order.append("served")
+        if len(order) < 6:
+            asked.call_soon(serve)
+
+    asked.call_soon(serve)
+    async with asyncio.timeout(30):
+        while order.count("settled") < 3:
+            await asyncio.sleep(0)
+    served = [place for place, what in enumerate(order) if what == "settled"]
+    assert all(later - earlier > 1 for earlier, later in pairwise(served))
+
+
+async def test_a_loop_that_lets_nobody_have_a_turn_does_not_keep_them_all() -> None:
+    done: list[int] = []
+    later = Later(done.append, seconds=3600, limit=4)
+    for thing in range(100):
+        later.add(thing)
+        assert len(later._waiting) <= 32
+    settle()
+    assert done == list(range(100))
+
+
+async def test_what_was_added_while_the_turns_went_on_has_its_time_too() -> None:
+    done: list[int] = []
+    arrived = asyncio.Event()
+
+    def handle(thing: int) -> None:
+        done.append(thing)
+        if thing == 0:
+            later.add(7)
+        if thing == 7:
+            arrived.set()
+
+    later = Later(handle, seconds=0.001, limit=2)
+    later.add(0)
+    later.add(1)
+    async with asyncio.timeout(30):
+        await arrived.wait()
+    assert done == [0, 1, 7]
+    assert later not in settling._unsettled
+    assert not is_settling()
+
+
+async def test_a_failure_in_a_turn_is_told_to_the_loop_and_takes_nothing_along() -> None:
+    done: list[int] = []
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: told.append(context["exception"])
+    )
+
+    def handle(thing: int) -> None:
+        if thing == 1:
+            raise ValueError(thing)
+        done.append(thing)
+
+    later = Later(handle, seconds=0)
+    for thing in range(12):
+        later.add(thing)
+    async with asyncio.timeout(30):
+        while len(done) < 11:
+            await asyncio.sleep(0)
+    assert done == [0, *range(2, 12)]
+    assert [str(error) for error in told] == ["1"]
+
+
+async def test_one_that_fails_does_not_keep_the_others_from_being_settled() -> None:
+    done: list[int] = []
+
+    def fail(thing: int) -> None:
+        raise ValueError(thing)
+
+    failing: Later[int] = Later(fail)
+    failing.add(1)
+    later = Later(done.append)
+    later.add(2)
+    with pytest.raises(ValueError, match="1"):
+        settle()
+    assert done == [2]
+
+
+def test_turns_that_a_loop_has_not_given_before_it_ended_are_not_waited_for() -> None:
+    done: list[int] = []
+    later = Later(done.append, seconds=3600, limit=8, in_a_row=1)
+
+    async def add() -> None:
+        for thing in range(8):
+            later.add(thing)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(add())
+    loop.close()
+    assert later._due > 0
+    later.add(8)  # no loop runs
+    assert done == list(range(9))
+
+
+async def test_who_settles_is_known_to_what_it_calls() -> None:
+    seen: list[bool] = []
+    elsewhere: list[bool] = []
+
+    def handle(_: int) -> None:
+        seen.append(is_settling())
+        thread = threading.Thread(target=lambda: elsewhere.append(is_settling()))
+        thread.start()
+        thread.join()
+
+    Later(handle).add(1)
+    assert not is_settling()
+    settle()
+    assert (seen, elsewhere) == ([True], [False])
+    assert not is_settling()
 
 
 async def test_who_reads_has_it_done() -> None:
