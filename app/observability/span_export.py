@@ -38,7 +38,7 @@ from app.observability.span_encoding import (
 )
 
 MAX_QUEUED_SPANS: Final = 2048
-BATCH_SPANS: Final = 512
+BATCH_SPANS: Final = 256
 """Sending a batch holds the interpreter for half a millisecond, of however many spans that are encoded."""
 QUEUE_SECONDS: Final = 0.05
 """An ended span may wait so long for others: to wake up for each of them costs as much as to encode it."""

@@ -83,6 +83,7 @@ def be_quick_and_steady() -> None:
         (access_line, "second_of", str),
         (logs, "second_of", str),
         (span_export, "BATCH_SPANS", span_export.MAX_QUEUED_SPANS),
+        (Later, "_on_time", _do_nothing),
         (Later, "_settle_next", _do_nothing),
     ):
         setattr(module, name, value)
