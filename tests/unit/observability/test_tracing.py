@@ -1,6 +1,7 @@
 """Traces: the early decision, the spans, and what is in them."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +14,20 @@ import pytest
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request
 from fastapi.testclient import TestClient
 from opentelemetry import baggage, trace
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode, TraceFlags
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
 from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -34,6 +44,7 @@ from app.observability.tracing import (
     SampledFirst,
     Tracing,
     TracingSettings,
+    _ShareOfTraces,
     _taken_apart,
     business_span,
     consume_span,
@@ -855,3 +866,29 @@ async def test_a_caller_in_the_same_task_is_no_parent_but_by_its_header(recorded
     call = min((s for s in recorded.spans() if s.name == "GET"), key=lambda s: s.start_time or 0)
     assert call.context is not None
     assert second.parent.span_id == call.context.span_id
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0])
+def test_the_sampler_decides_as_the_librarys_does(ratio: float) -> None:
+    chance = random.Random(7)
+    library, ours = ParentBased(TraceIdRatioBased(ratio)), _ShareOfTraces(ratio)
+    parents = [
+        Context(),
+        *(
+            trace.set_span_in_context(
+                NonRecordingSpan(
+                    SpanContext(7, 8, is_remote, TraceFlags(flags), TraceState([("a", "b")]))
+                ),
+                Context(),
+            )
+            for is_remote in (True, False)
+            for flags in (0, 1)
+        ),
+    ]
+    for parent, attributes in itertools.product(parents, (None, {}, {"order_id": "7"})):
+        for _ in range(20):
+            asked = parent, chance.getrandbits(128), "x", SpanKind.SERVER, attributes
+            expected, found = (one.should_sample(*asked) for one in (library, ours))
+            assert found.decision is expected.decision
+            assert found.attributes == expected.attributes
+            assert found.trace_state == expected.trace_state
