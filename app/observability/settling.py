@@ -139,13 +139,15 @@ class Later(Generic[T]):
         global _settler  # noqa: PLW0603 - one thread settles
         waiting, handle, failure = self._waiting, self._handle, None
         before, _settler = _settler, threading.get_ident()
-        while most and waiting:
-            most -= 1
-            try:
-                handle(waiting.popleft())
-            except Exception as error:  # noqa: BLE001 - returned
-                failure = failure or error
-        _settler = before
+        try:
+            while most and waiting:
+                most -= 1
+                try:
+                    handle(waiting.popleft())
+                except Exception as error:  # noqa: BLE001 - returned
+                    failure = failure or error
+        finally:
+            _settler = before
         return failure
 
     def forget(self) -> None:
