@@ -147,6 +147,8 @@ async def run_resumable(
     its process was killed, does not wait but acts again. The first final answer is kept and given to
     all; one that is not final (`is_final`) is given, and asked for again by the next call.
     A refusal (AppError below 500) leaves the key unused; after anything else a retry resumes.
+    What a call learns late, when another was refused and a third has begun anew with the key, is no word
+    on what the third one does: it neither gives the key back nor answers for it.
     """
     identity = {"owner_id": owner_id, "operation": operation, "key": key and stored_key(key)}
     async with database.transaction() as session:
@@ -166,13 +168,15 @@ async def run_resumable(
     except AppError as refusal:
         if key is not None and refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR:
             async with database.transaction() as session:
-                await session.execute(delete(IdempotencyRecord).filter_by(**identity))
+                await session.execute(
+                    delete(IdempotencyRecord).filter_by(**identity, resource_id=resource_id)
+                )
         raise
     if key is None:
         return acted
     async with database.transaction() as session:
         kept = await session.get(IdempotencyRecord, identity, with_for_update=True)
-        if kept is not None:
+        if kept is not None and kept.resource_id == resource_id:
             if answer := kept.replay():
                 return answer
             if is_final(acted):

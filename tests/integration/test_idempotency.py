@@ -2,17 +2,28 @@
 
 import asyncio
 import datetime as dt
+import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from httpx2 import Response
+from pydantic import BaseModel
 from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import Response as HttpResponse
 
 from app.infrastructure import outbox
 from app.infrastructure.database import Database, now
-from app.infrastructure.idempotency import IdempotencyRecord, purge_expired, stored_key
+from app.infrastructure.idempotency import (
+    IdempotencyRecord,
+    purge_expired,
+    run_resumable,
+    stored_key,
+)
 from app.orders.models import Order
 from app.payments import service as payments
+from app.payments.errors import PaymentTokenRefused
 from app.payments.models import Payment
 from tests.books import Gate, charges_of, reconcile_now, refunded
 from tests.integration.conftest import OpenService
@@ -302,3 +313,89 @@ async def test_a_key_whose_payment_was_given_up_by_reconciliation_tells_of_that(
 
 async def _die(*_positional: object, **_named: object) -> None:
     raise RuntimeError("the process ends here")
+
+
+class _Job(BaseModel):
+    """What is asked for, and its answer."""
+
+    resource: uuid.UUID | None = None
+
+
+class _Calls:
+    """Calls with one key whose beginnings are noted."""
+
+    def __init__(self, service: Service) -> None:
+        self._database: Database = service.app.state.database
+        self._owner = uuid.uuid4()
+        self.begun: list[uuid.UUID] = []
+
+    async def call(self, act: Callable[[uuid.UUID], Awaitable[_Job]]) -> _Job | HttpResponse:
+        async def begin(_: AsyncSession) -> uuid.UUID:
+            self.begun.append(uuid.uuid4())
+            return self.begun[-1]
+
+        return await run_resumable(
+            self._database,
+            owner_id=self._owner,
+            operation="jobs.create",
+            key=KEY,
+            request=_Job(),
+            begin=begin,
+            act=act,
+            is_final=lambda _: True,
+            status_code=201,
+        )
+
+
+class _Held:
+    """An `act` that waits in the middle, and then succeeds or is refused."""
+
+    def __init__(self, *, refused: bool) -> None:
+        self._refused = refused
+        self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, resource: uuid.UUID) -> _Job:
+        self.arrived.set()
+        await self.go_on.wait()
+        if self._refused:
+            raise PaymentTokenRefused
+        return _Job(resource=resource)
+
+
+async def refuse(_: uuid.UUID) -> _Job:
+    raise PaymentTokenRefused
+
+
+async def succeed(resource: uuid.UUID) -> _Job:
+    return _Job(resource=resource)
+
+
+@pytest.mark.parametrize("late_is_refused", [True, False])
+async def test_a_call_that_ends_late_decides_nothing_for_one_that_began_anew(
+    service: Service, late_is_refused: bool
+) -> None:
+    calls = _Calls(service)
+    late, anew = _Held(refused=late_is_refused), _Held(refused=False)
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(_outcome(calls.call(late)))
+        await late.arrived.wait()
+        assert await _outcome(calls.call(refuse)) == "refused"  # and gives the key back
+        second = tasks.create_task(_outcome(calls.call(anew)))
+        await anew.arrived.wait()
+        late.go_on.set()
+        told = await first
+        beside = await _outcome(calls.call(succeed))
+        anew.go_on.set()
+    assert len(calls.begun) == 2, "the key was still the second one's"
+    assert told == ("refused" if late_is_refused else str(calls.begun[0]))
+    assert beside == second.result() == str(calls.begun[1])
+
+
+async def _outcome(call: Awaitable[_Job | HttpResponse]) -> str:
+    try:
+        answer = await call
+    except PaymentTokenRefused:
+        return "refused"
+    if isinstance(answer, HttpResponse):
+        answer = _Job.model_validate_json(bytes(answer.body))
+    return str(answer.resource)
