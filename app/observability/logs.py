@@ -458,8 +458,9 @@ class _Writer:
         """Wait until what was put before is written. False when `timeout` seconds did not do."""
         with self._changed:
             goal = self._accepted
-            self._hurry = True
-            self._changed.notify_all()
+            if self._finished < goal:  # else the next lines would be hurried that nobody waits for
+                self._hurry = True
+                self._changed.notify_all()
             return self._changed.wait_for(lambda: self._finished >= goal, timeout)
 
     def close(self, timeout: float) -> None:

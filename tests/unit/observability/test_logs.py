@@ -541,6 +541,19 @@ def test_several_lines_are_written_without_a_thread_where_there_is_room(
     assert writer.flush(0)
 
 
+def test_a_flush_that_finds_nothing_hurries_no_line_after_it(
+    pipe: tuple[int, io.TextIOWrapper], make_writer: MakeWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_GATHER_SECONDS", 600)
+    writer = make_writer(logs._Destination(pipe[1]))
+    assert writer.flush(0)
+    writer.put(b"one\n")
+    assert not select.select([pipe[0]], [], [], 0.2)[0], "it waits for others"
+    writer.put(b"two\n")
+    assert writer.flush(60)
+    assert os.read(pipe[0], 100) == b"one\ntwo\n"
+
+
 @only_where_a_pipe_may_refuse
 def test_lines_that_find_no_room_are_whole_in_order_and_all_there(
     pipe: tuple[int, io.TextIOWrapper], make_writer: MakeWriter, dropped: list[int]
