@@ -9,7 +9,7 @@ whoever updates the library learns what has become different.
 Must never let out a path, a query or a name that redaction.py has not seen: who exports it sees to that.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from time import time_ns
 from typing import TYPE_CHECKING, Final
@@ -22,6 +22,7 @@ from opentelemetry.util.http import detect_synthetic_user_agent, sanitize_method
 from opentelemetry.util.types import AttributeValue
 
 from app.observability.context import TRACE_IDS
+from app.observability.late_spans import LateSpan
 from app.observability.redaction import redact_text
 from app.observability.settling import Later
 
@@ -49,7 +50,7 @@ class ServerSpans:
     ) -> None:
         """`describe` is called once, when the answer was sent or will not be: the route is known.
 
-        It may name the span, and returns more attributes, or better ones.
+        It may name the span, and returns more attributes, or better ones. The tracer's ids are DecidedIds.
         """
         self._app = app
         self._tracer = tracer
@@ -65,19 +66,19 @@ class ServerSpans:
         send: "Send",
         *,
         parent: Context,
+        trace_id: int,
         header: tuple[bytes, bytes] | None = None,
     ) -> None:
-        """Serve it; `parent` is the trace that the request says it belongs to.
+        """Serve it; `parent` is what the request says it belongs to, `trace_id` its trace or a new one.
 
         Its answer gets `header`, unless it has that already.
         """
-        span = self._tracer.start_span(span_name(scope), parent, SpanKind.SERVER)
-        own = span.get_span_context()
-        if own.trace_flags.sampled:
-            scope[TRACE_IDS] = own.trace_id.to_bytes(16).hex(), own.span_id.to_bytes(8).hex()
+        span = LateSpan(self._tracer, span_name(scope), SpanKind.SERVER, parent, trace_id)
+        scope[TRACE_IDS] = span.ids
         status: int | None = None
 
-        async def recorded_send(message: "Message") -> None:
+        # No coroutine: what it returns is mostly the inner one's own. That saves a frame for each message.
+        def recorded_send(message: "Message") -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -85,10 +86,9 @@ class ServerSpans:
                     span.set_status(Status(StatusCode.ERROR))
                 if header is not None:
                     add_header(message, header)
-            await send(message)
-            # What goes on behind the answer, such as a background task, is not the client's waiting.
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                self._end_soon(span, scope, status)
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                return self._send_last(send(message), span, scope, status)
+            return send(message)
 
         token = attach(trace.set_span_in_context(span, parent))
         try:
@@ -102,19 +102,24 @@ class ServerSpans:
             if span.is_recording():  # a client that left is told by a cancellation
                 self._end((span, scope, status, time_ns()))
 
-    def _end_soon(self, span: Span, scope: "Scope", status: int | None) -> None:
+    async def _send_last(
+        self, sent: Awaitable[None], span: LateSpan, scope: "Scope", status: int | None
+    ) -> None:
+        await sent
+        # What goes on behind the answer, such as a background task, is not the client's waiting.
         if span.is_recording():
             end = time_ns()
-            _close(span, end)
+            span.close(end)
             self._answered.add((span, scope, status, end))
 
     def _write_down(self, answered: "_Answered") -> None:
-        _close(answered[0], None)
+        answered[0].close(None)
         self._end(answered)
 
     def _end(self, answered: "_Answered", error: Exception | None = None) -> None:
         """Write down what is known."""
-        span, scope, status, end = answered
+        late, scope, status, end = answered
+        span = late.made()
         found = request_attributes(scope) | _told(span)
         if status is not None:
             found["http.response.status_code"] = status
@@ -128,14 +133,8 @@ class ServerSpans:
         span.end(end)
 
 
-_Answered = tuple[Span, "Scope", int | None, int]
+_Answered = tuple[LateSpan, "Scope", int | None, int]
 """A span, its request, the status of the answer, and when it was sent, in nanoseconds."""
-
-
-def _close(span: Span, end: int | None) -> None:
-    """Have the SDK's span take nothing more from anybody, as one that has ended; or again, with None."""
-    if hasattr(span, "_end_time"):
-        span._end_time = end
 
 
 def add_header(message: "Message", header: tuple[bytes, bytes]) -> None:

@@ -16,7 +16,6 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
@@ -73,6 +72,7 @@ from app.observability.context import (
     use_trace_source,
 )
 from app.observability.executions import watch_executions
+from app.observability.late_spans import DecidedIds, LateSpan
 from app.observability.redaction import (
     Clean,
     redact_matched_path,
@@ -175,7 +175,7 @@ class Tracing:
         self.provider = TracerProvider(
             sampler=_ShareOfTraces(settings.sampling_ratio) if exporter else ALWAYS_OFF,
             resource=_resource(settings),
-            id_generator=_DecidedIds(),
+            id_generator=DecidedIds(),
             span_limits=_LIMITS,
             shutdown_on_exit=False,  # it would wait for a dead collector; shutdown() is bounded
         )
@@ -257,7 +257,7 @@ def _within(timeout: float, work: Callable[[], object]) -> None:
 def _current_ids() -> tuple[str, str]:
     """Return the ids of the current trace; no span id when it is not sampled: there is no span."""
     span = trace.get_current_span()
-    if type(span) is _Unsampled:
+    if type(span) is _Unsampled or type(span) is LateSpan:
         return span.ids
     context = span.get_span_context()
     if not context.is_valid:
@@ -281,25 +281,16 @@ def _is_sampled() -> bool:
     # isinstance() would ask an abstract class, which costs ten times as much.
     if type(span) is _Unsampled:
         return False
+    if type(span) is LateSpan:
+        return True
     context = span.get_span_context()
     return context.is_valid and context.trace_flags.sampled
 
 
 # Requests ---------------------------------------------------------------------------------------------
 
-_decided_trace_id: ContextVar[int] = ContextVar("glasshouse_decided_trace_id", default=0)
 _PROPAGATED: Final = {b"traceparent", b"tracestate", b"baggage"}
 _FREE_TEXT: Final = {b"tracestate", b"baggage"}
-
-
-class _DecidedIds(RandomIdGenerator):
-    """Gives the next root span the trace id on which the sampling decision was taken."""
-
-    def generate_trace_id(self) -> int:
-        decided = _decided_trace_id.get()
-        if decided:
-            _decided_trace_id.set(0)
-        return decided or super().generate_trace_id()
 
 
 def instrument_tracing(app: FastAPI, tracing: Tracing) -> None:
@@ -372,12 +363,13 @@ class SampledFirst:
         is_ours = request_context(scope) is None and MAX_BODY_SIZE_SCOPE_KEY not in scope
         has_ids = self._has_ids_inside and is_ours
         if self._tracing.samples(parent, trace_id):
-            _decided_trace_id.set(0 if has_parent else trace_id)
             if has_ids:
-                await self._taken_apart(scope, receive, send, parent=context)
+                await self._taken_apart(scope, receive, send, parent=context, trace_id=trace_id)
             else:
                 header = TRACE_ID_HEADER, in_hexadecimal.encode()
-                await self._recorded(scope, receive, send, parent=context, header=header)
+                await self._recorded(
+                    scope, receive, send, parent=context, trace_id=trace_id, header=header
+                )
             return
         unsampled = _Unsampled(trace_id, in_hexadecimal, parent)
         scope[TRACE_IDS] = unsampled.ids

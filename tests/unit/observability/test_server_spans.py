@@ -18,6 +18,7 @@ from opentelemetry.util.types import AttributeValue
 from starlette.types import Message, Receive, Scope, Send
 
 from app.observability import server_spans
+from app.observability.late_spans import DecidedIds
 from app.observability.server_spans import ServerSpans
 from app.observability.settling import settle
 
@@ -98,7 +99,7 @@ ENDS = {
 class Recorder:
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider()
+        self.provider = TracerProvider(id_generator=DecidedIds())
         self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracer = self.provider.get_tracer("x")
 
@@ -138,7 +139,7 @@ def ours(app: Any, scope: Scope) -> ReadableSpan:
     spans = ServerSpans(app, recorder.tracer, describe)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await spans(scope, receive, send, parent=Context())
+        await spans(scope, receive, send, parent=Context(), trace_id=1)
 
     return recorder.span_of(serve, scope)
 
@@ -176,7 +177,7 @@ def test_it_is_described_once_whether_it_was_answered_or_not() -> None:
         async def serve(
             scope: Scope, receive: Receive, send: Send, spans: ServerSpans = spans
         ) -> None:
-            await spans(scope, receive, send, parent=Context())
+            await spans(scope, receive, send, parent=Context(), trace_id=1)
 
         attributes = recorder.span_of(serve, request(path=f"/{end}")).attributes or {}
         assert (attributes["http.route"], attributes["url.path"]) == ("/here", "/better")
@@ -219,7 +220,7 @@ def test_it_ends_with_the_answer_and_not_with_what_goes_on_behind() -> None:
     spans = ServerSpans(with_a_background_task, recorder.tracer, describe)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await spans(scope, receive, send, parent=Context())
+        await spans(scope, receive, send, parent=Context(), trace_id=1)
 
     recorder.span_of(serve, request())
 
@@ -240,7 +241,7 @@ async def test_an_answer_gets_a_header_once(sent: Any) -> None:
 
     spans = ServerSpans(app, Recorder().tracer, describe)
     header = (b"x-trace-id", b"1")
-    await spans(request(), receive, send, parent=Context(), header=header)
+    await spans(request(), receive, send, parent=Context(), trace_id=1, header=header)
     assert list(answers[0]["headers"]).count(header) == 1
     assert "headers" not in answers[1]
 
