@@ -120,15 +120,18 @@ def _ratios(
     for service, operation, target, stretch in RATIOS:
         for variant, limit in itertools.product((SIGNALS[service], service), (target, stretch)):
             one = figures.get(operation, {}).get(variant)
-            doubt = one.ratio.value * noise.apart.get(operation, 0.0) if one else 0.0
-            why_not = _why_not(noise, operation, one, on_postgres=on_postgres)
             yield Target(
                 f"{operation}: CPU of {variant} to bare",
                 limit,
-                one.ratio.with_doubt(doubt) if one else None,
+                _doubted(one.ratio, noise.apart.get(operation, 0.0)) if one else None,
                 stretch=limit == stretch,
-                why_not=why_not,
+                why_not=_why_not(noise, operation, one, on_postgres=on_postgres),
             )
+
+
+def _doubted(ratio: Estimate, apart: float) -> Estimate:
+    """Return a ratio to bare with what two equal applications were apart in its error."""
+    return ratio.with_doubt(ratio.value * apart)
 
 
 def _less_than_typical(
@@ -180,11 +183,9 @@ def _p99(
     for operation in ("ping", "read"):
         for variant in (SIGNALS[ALL_TRACES], ALL_TRACES):
             one = latency.get(operation, {}).get(variant)
-            doubt = one.p99_ratio.value * noise.latency_apart.get(operation, 0.0) if one else 0.0
-            why = _why_not(noise, operation, one, on_postgres=on_postgres)
             yield Target(
                 f"{operation}: p99 of {variant} to bare at a fixed rate",
                 P99,
-                one.p99_ratio.with_doubt(doubt) if one else None,
-                why_not=why,
+                _doubted(one.p99_ratio, noise.latency_apart.get(operation, 0.0)) if one else None,
+                why_not=_why_not(noise, operation, one, on_postgres=on_postgres),
             )

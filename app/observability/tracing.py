@@ -138,7 +138,8 @@ class _ShareOfTraces(ParentBased):
 
     def __init__(self, ratio: float) -> None:
         super().__init__(TraceIdRatioBased(ratio))
-        self._bound = TraceIdRatioBased.get_bound_for_rate(ratio)
+        self.bound = TraceIdRatioBased.get_bound_for_rate(ratio)
+        """Below it are the trace ids of what is recorded; the lower 64 bits count."""
         nowhere = Context()
         self._recorded = ALWAYS_ON.should_sample(nowhere, 0, "")
         self._dropped = ALWAYS_OFF.should_sample(nowhere, 0, "")
@@ -158,7 +159,7 @@ class _ShareOfTraces(ParentBased):
             return super().should_sample(
                 parent_context, trace_id, name, kind, attributes, *args, **options
             )
-        is_recorded = trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound
+        is_recorded = trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self.bound
         return self._recorded if is_recorded else self._dropped
 
 
@@ -171,9 +172,10 @@ class Tracing:
         exporter: SpanExporter | None,
         on_drop: Callable[[int], None],
     ) -> None:
-        self._bound = TraceIdRatioBased.get_bound_for_rate(settings.sampling_ratio)
+        sampler = _ShareOfTraces(settings.sampling_ratio)
+        self._bound = sampler.bound
         self.provider = TracerProvider(
-            sampler=_ShareOfTraces(settings.sampling_ratio) if exporter else ALWAYS_OFF,
+            sampler=sampler if exporter else ALWAYS_OFF,
             resource=_resource(settings),
             id_generator=DecidedIds(),
             span_limits=_LIMITS,
@@ -341,7 +343,7 @@ class SampledFirst:
         self._handled = recorder.app
         self._unrecorded, self._answer_error = _taken_apart(recorder.app)
         self._recorded = ServerSpans(recorder.app, recorder.tracer, _describe)
-        self._taken_apart = ServerSpans(self._answered, recorder.tracer, _describe)
+        self._recorded_inside = ServerSpans(self._answered, recorder.tracer, _describe)
         self._has_ids_inside = _gives_ids(self._unrecorded)
         """Whether the next layer gives each answer its trace id, together with its request id."""
 
@@ -364,7 +366,7 @@ class SampledFirst:
         has_ids = self._has_ids_inside and is_ours
         if self._tracing.samples(parent, trace_id):
             if has_ids:
-                await self._taken_apart(scope, receive, send, parent=context, trace_id=trace_id)
+                await self._recorded_inside(scope, receive, send, parent=context, trace_id=trace_id)
             else:
                 header = TRACE_ID_HEADER, in_hexadecimal.encode()
                 await self._recorded(
