@@ -144,8 +144,9 @@ async def run_resumable(
 
     `begin` stores what is to be done, together with the key, and returns its id. `act` does it; it
     must be repeatable for that id, since a call that comes while the first one is under way, or after
-    its process was killed, does not wait but acts again. The first final answer is kept and given to
-    all; one that is not final (`is_final`) is given, and asked for again by the next call.
+    its process was killed, does not wait but acts again; all of them have to learn the same. The first
+    final answer is kept and given to all; one that is not final (`is_final`) is given, and asked for
+    again by the next call.
     A refusal (AppError below 500) leaves the key unused; after anything else a retry resumes.
     What a call learns late, when another was refused and a third has begun anew with the key, is no word
     on what the third one does: it neither gives the key back nor answers for it.

@@ -6,11 +6,14 @@ for anything but whether it records, or begins another inside of it, has it made
 tracer, with the ids and the beginning that it would have had.
 """
 
+import os
+import threading
 from contextvars import ContextVar
 from time import time_ns
+from types import TracebackType
 from typing import Any, Final
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AnyValue, Attributes
@@ -18,6 +21,16 @@ from opentelemetry.util.types import AnyValue, Attributes
 _NOTHING: Final = 0, 0
 _decided: ContextVar[tuple[int, int]] = ContextVar("glasshouse_decided_ids", default=_NOTHING)
 _random: Final = RandomIdGenerator()
+_making = threading.RLock()
+"""Of two threads that come at once, one makes the span."""
+
+
+def _forget_in_child() -> None:
+    global _making  # noqa: PLW0603 - a thread that is not in the child may have it
+    _making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 class DecidedIds(RandomIdGenerator):
@@ -38,20 +51,20 @@ class DecidedIds(RandomIdGenerator):
 
 
 class LateSpan(Span):
-    """A span of a tracer whose ids are DecidedIds. Any thread may use it, as any span."""
+    """A span of a tracer whose ids are DecidedIds. Any thread may use it, and use it too late.
 
-    _span: Span | None = None
-    _closed: int | None = None
+    It is the only one that has the SDK's span, and takes nothing once it is closed: so who writes it down
+    needs nobody's leave. (It is no instance of the SDK's classes, but has what they have.)
+    """
+
+    _made: Span | None = None
+    _is_closed = False
 
     def __init__(
         self, tracer: Tracer, name: str, kind: SpanKind, parent: Context, trace_id: int
     ) -> None:
         """Begin it now. `trace_id` is that of `parent`, if it has one."""
-        self._beginning = time_ns()
-        self._tracer = tracer
-        self._name = name
-        self._kind = kind
-        self._parent = parent
+        self._begun = tracer, name, kind, parent, time_ns()
         self._decided = trace_id, _random.generate_span_id()
 
     @property
@@ -61,35 +74,33 @@ class LateSpan(Span):
         return trace_id.to_bytes(16).hex(), span_id.to_bytes(8).hex()
 
     def made(self) -> Span:
-        """Return the tracer's span, which is made the first time."""
-        span = self._span
-        if span is None:
-            token = _decided.set(self._decided)
-            try:
-                span = self._tracer.start_span(
-                    self._name, self._parent, self._kind, start_time=self._beginning
-                )
-            finally:
-                _decided.reset(token)
-            # Of two threads that come at once, both have that of the first.
-            span = vars(self).setdefault("_span", span)
-            _close(span, self._closed)
-        return span
+        """Return the tracer's span, which is made the first time. For who writes it down, closed or not."""
+        if self._made is not None:
+            return self._made
+        with _making:
+            if self._made is None:
+                tracer, name, kind, parent, beginning = self._begun
+                decided = _decided.set(self._decided)
+                # To processors nothing is current yet but the parent.
+                token = attach(parent)
+                try:
+                    self._made = tracer.start_span(name, parent, kind, start_time=beginning)
+                finally:
+                    detach(token)
+                    _decided.reset(decided)
+            return self._made
 
-    def close(self, end: int | None) -> None:
-        """Take nothing more from anybody, as a span that has ended, `end` nanoseconds since the epoch.
-
-        With None it takes something again, from who writes it down.
-        """
-        self._closed = end
-        if self._span is not None:
-            _close(self._span, end)
+    def close(self) -> None:
+        """Take nothing more from anybody, as a span that has ended."""
+        self._is_closed = True
 
     def is_recording(self) -> bool:
         """Whether it takes anything."""
-        if self._span is None:
-            return self._closed is None
-        return self._span.is_recording()
+        return not self._is_closed and (self._made is None or self._made.is_recording())
+
+    def __repr__(self) -> str:
+        """Return its ids."""
+        return "LateSpan(trace_id={}, span_id={})".format(*self.ids)
 
     # Whoever uses it has a use for it -----------------------------------------------------------------
 
@@ -99,33 +110,40 @@ class LateSpan(Span):
 
     def end(self, end_time: int | None = None) -> None:
         """End it."""
-        self.made().end(end_time)
+        if not self._is_closed:
+            self.made().end(end_time)
 
     def set_attributes(self, attributes: Any) -> None:
         """Set several attributes."""
-        self.made().set_attributes(attributes)
+        if not self._is_closed:
+            self.made().set_attributes(attributes)
 
     def set_attribute(self, key: str, value: AnyValue) -> None:
         """Set one attribute."""
-        self.made().set_attribute(key, value)
+        if not self._is_closed:
+            self.made().set_attribute(key, value)
 
     def add_event(
         self, name: str, attributes: Attributes = None, timestamp: int | None = None
     ) -> None:
         """Add an event."""
-        self.made().add_event(name, attributes, timestamp)
+        if not self._is_closed:
+            self.made().add_event(name, attributes, timestamp)
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         """Add a link to another span."""
-        self.made().add_link(context, attributes)
+        if not self._is_closed:
+            self.made().add_link(context, attributes)
 
     def update_name(self, name: str) -> None:
         """Name it."""
-        self.made().update_name(name)
+        if not self._is_closed:
+            self.made().update_name(name)
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Say how it went."""
-        self.made().set_status(status, description)
+        if not self._is_closed:
+            self.made().set_status(status, description)
 
     def record_exception(
         self,
@@ -135,15 +153,21 @@ class LateSpan(Span):
         escaped: bool = False,
     ) -> None:
         """Add an exception."""
-        self.made().record_exception(exception, attributes, timestamp, escaped)
+        if not self._is_closed:
+            self.made().record_exception(exception, attributes, timestamp, escaped)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it, with the exception that ends the block."""
+        if not self._is_closed:
+            self.made().__exit__(kind, error, traceback)
 
     def __getattr__(self, name: str) -> Any:
         """Return what the SDK's span has beyond the interface, such as `attributes`."""
-        if name.startswith("__"):
+        if name.startswith("__") or name in {"_begun", "_decided"}:  # of a copy that is being made
             raise AttributeError(name)
         return getattr(self.made(), name)
-
-
-def _close(span: Span, end: int | None) -> None:
-    if hasattr(span, "_end_time"):  # the SDK's; one that is not recorded takes nothing anyway
-        span._end_time = end

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 END_SECONDS: Final = 0.05
-"""A request that was answered may wait so long for others before its span is written down and ended."""
+"""A request that was answered waits so long for others before it is the turn of its span,"""
 _REQUESTS: Final = 8
-"""For so many at the most,"""
+"""or until there are so many,"""
 _IN_A_ROW: Final = 2
-"""and so many spans at a time: to write one down, redact and encode it takes 40 µs."""
+"""and then so many have one turn: to write one down, redact and encode it takes 40 µs."""
 _SERVER_ERROR: Final = 500
 _HTTP: Final = 80
 
@@ -46,16 +46,23 @@ class ServerSpans:
         self,
         app: "ASGIApp",
         tracer: trace.Tracer,
-        describe: Callable[[Span, "Scope"], Mapping[str, AttributeValue]],
+        note: Callable[["Scope"], "Describe"],
+        *,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`describe` is called once, when the answer was sent or will not be: the route is known.
+        """Record requests to `app` with `tracer`, whose ids are DecidedIds.
 
-        It may name the span, and returns more attributes, or better ones. The tracer's ids are DecidedIds.
+        Args:
+            note: Is called once, when the answer was sent or will not be: the route is known. What it returns
+                is called when the span is written down; it may name it, and returns more attributes, or
+                better ones.
+            is_over: Whether spans are lost from now on, and there may be no later.
         """
         self._app = app
         self._tracer = tracer
-        self._describe = describe
-        self._answered: Later[_Answered] = Later(
+        self._note = note
+        self._is_over = is_over
+        self._later: Later[_Answered] = Later(
             self._write_down, seconds=END_SECONDS, limit=_REQUESTS, in_a_row=_IN_A_ROW
         )
 
@@ -95,46 +102,55 @@ class ServerSpans:
             await self._app(scope, receive, recorded_send)
         except Exception as error:
             if span.is_recording():
-                self._end((span, scope, status, time_ns()), error)
+                self._write_down(self._answered(span, scope, status), error)
             raise
         finally:
             detach(token)
             if span.is_recording():  # a client that left is told by a cancellation
-                self._end((span, scope, status, time_ns()))
+                self._write_down(self._answered(span, scope, status))
 
     async def _send_last(
         self, sent: Awaitable[None], span: LateSpan, scope: "Scope", status: int | None
     ) -> None:
         await sent
         # What goes on behind the answer, such as a background task, is not the client's waiting.
-        if span.is_recording():
-            end = time_ns()
-            span.close(end)
-            self._answered.add((span, scope, status, end))
+        if not span.is_recording():
+            return
+        answered = self._answered(span, scope, status)
+        if self._is_over():
+            self._write_down(answered)
+        else:
+            self._later.add(answered)
 
-    def _write_down(self, answered: "_Answered") -> None:
-        answered[0].close(None)
-        self._end(answered)
+    def _answered(self, span: LateSpan, scope: "Scope", status: int | None) -> "_Answered":
+        """Close the span, and note what will be written down: the scope is others' to change."""
+        end = time_ns()
+        span.close()
+        noted = {**scope}
+        return span.made, noted, self._note(noted), status, end
 
-    def _end(self, answered: "_Answered", error: Exception | None = None) -> None:
-        """Write down what is known."""
-        late, scope, status, end = answered
-        span = late.made()
-        found = request_attributes(scope) | _told(span)
-        if status is not None:
-            found["http.response.status_code"] = status
-            if status >= _SERVER_ERROR:
-                found["error.type"] = str(status)
-        found |= self._describe(span, scope)
-        write_attributes(span, found)
-        if error is not None:
-            span.record_exception(error)
-            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-        span.end(end)
+    def _write_down(self, answered: "_Answered", error: Exception | None = None) -> None:
+        made, scope, describe, status, end = answered
+        span = made()
+        try:
+            found = request_attributes(scope) | _told(span)
+            if status is not None:
+                found["http.response.status_code"] = status
+                if status >= _SERVER_ERROR:
+                    found["error.type"] = str(status)
+            found |= describe(span)
+            write_attributes(span, found)
+            if error is not None:
+                span.record_exception(error)
+                span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        finally:
+            span.end(end)
 
 
-_Answered = tuple[LateSpan, "Scope", int | None, int]
-"""A span, its request, the status of the answer, and when it was sent, in nanoseconds."""
+Describe = Callable[[Span], Mapping[str, AttributeValue]]
+_Answered = tuple[Callable[[], Span], "Scope", Describe, int | None, int]
+"""What makes the span, the request, what describes it, the status of the answer, and when it was sent, in
+nanoseconds."""
 
 
 def add_header(message: "Message", header: tuple[bytes, bytes]) -> None:

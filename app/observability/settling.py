@@ -4,7 +4,8 @@ It is done a few at a time, and between them the event loop serves who has come 
 for those before it, and should not wait for what became of those that were answered long ago.
 
 Must never lose anything while the process lives, and never keep it for much longer than it is told to while
-the event loop runs. Who reads what is made of it calls `settle` first.
+the event loop runs: one loop, since of several at once only the latest has timers. Who reads what is made of
+it calls `settle` first.
 """
 
 import asyncio

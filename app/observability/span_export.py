@@ -193,8 +193,11 @@ class CountedSpans(BatchSpanProcessor):
 
     def force_flush(self, timeout_millis: int | None = None) -> bool:
         """Export what has ended so far."""
-        settle()
-        return super().force_flush(timeout_millis)
+        try:
+            settle()
+        finally:
+            flushed = super().force_flush(timeout_millis)
+        return flushed
 
     def shutdown(self) -> None:
         """Export what has ended so far, and nothing that ends later."""

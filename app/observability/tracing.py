@@ -4,9 +4,10 @@ Owns: the tracer provider, the sampling decision, the X-Trace-ID response header
 requests, SQL statements, Redis commands, outgoing calls, messages and business operations.
 
 The decision is taken before OpenTelemetry's middleware. A request that is not sampled gets a trace id,
-so that its logs, its answer and the services it calls carry one, and then skips the middleware, which
-costs as much as a handler even when it records nothing. The provider is ours and not the global one:
-no library (nor FastAPI itself) starts to trace on its own, and nothing delays the end of the process.
+so that its logs, its answer and the services it calls carry one, and no more: the middleware costs as much
+as a handler even when it records nothing. One that is sampled is recorded by server_spans.py. The provider is
+ours and not the global one: no library (nor FastAPI itself) starts to trace on its own, and nothing delays
+the end of the process.
 
 Must never make a request wait for a collector. What becomes of a span that has ended is span_export.py's.
 """
@@ -141,8 +142,8 @@ class _ShareOfTraces(ParentBased):
         self.bound = TraceIdRatioBased.get_bound_for_rate(ratio)
         """Below it are the trace ids of what is recorded; the lower 64 bits count."""
         nowhere = Context()
-        self._recorded = ALWAYS_ON.should_sample(nowhere, 0, "")
-        self._dropped = ALWAYS_OFF.should_sample(nowhere, 0, "")
+        self._to_record = ALWAYS_ON.should_sample(nowhere, 0, "")
+        self._to_drop = ALWAYS_OFF.should_sample(nowhere, 0, "")
 
     def should_sample(
         self,
@@ -160,7 +161,7 @@ class _ShareOfTraces(ParentBased):
                 parent_context, trace_id, name, kind, attributes, *args, **options
             )
         is_recorded = trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self.bound
-        return self._recorded if is_recorded else self._dropped
+        return self._to_record if is_recorded else self._to_drop
 
 
 class Tracing:
@@ -185,10 +186,17 @@ class Tracing:
         if self._spans:
             self.provider.add_span_processor(self._spans)
         self.tracer = self.provider.get_tracer(settings.otel_service_name, settings.service_version)
+        # OTEL_SDK_DISABLED makes it one that records nothing.
+        self._records = exporter is not None and not isinstance(self.tracer, trace.NoOpTracer)
+        self._is_over = False
+
+    def is_over(self) -> bool:
+        """Whether it was shut down: a span that ends now is lost, and counted at once."""
+        return self._is_over
 
     def samples(self, parent: SpanContext, trace_id: int) -> bool:
         """Decide on a trace as the provider's sampler will: as its parent did, else by its id."""
-        if self._spans is None:
+        if not self._records:
             return False
         if parent is not _NO_PARENT and parent.is_valid:
             return parent.trace_flags.sampled
@@ -206,6 +214,7 @@ class Tracing:
         global _active  # noqa: PLW0603 - see setup_tracing
         if _active is self:
             _active = None
+        self._is_over = True
         _within(timeout, self.provider.shutdown)
         if self._spans:
             self._spans.close()
@@ -342,8 +351,10 @@ class SampledFirst:
         self.app = recorder
         self._handled = recorder.app
         self._unrecorded, self._answer_error = _taken_apart(recorder.app)
-        self._recorded = ServerSpans(recorder.app, recorder.tracer, _describe)
-        self._recorded_inside = ServerSpans(self._answered, recorder.tracer, _describe)
+        self._recorded, self._recorded_inside = (
+            ServerSpans(app, recorder.tracer, _note, is_over=tracing.is_over)
+            for app in (recorder.app, self._handling_errors)
+        )
         self._has_ids_inside = _gives_ids(self._unrecorded)
         """Whether the next layer gives each answer its trace id, together with its request id."""
 
@@ -380,23 +391,26 @@ class SampledFirst:
         try:
             await self._unrecorded(scope, receive, sender)
         except Exception as error:
-            if self._answer_error is None or _has_begun(sender, scope):
+            if self._answer_error is None:
                 raise
-            send_with_id = _SendWithId(send, in_hexadecimal)
+            send_with_id = (
+                _send_nothing if _has_begun(sender, scope) else _SendWithId(send, in_hexadecimal)
+            )
             await self._answer_error(error)(scope, receive, send_with_id)
         finally:
             otel_context.detach(token)
 
-    async def _answered(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def _handling_errors(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Serve a sampled request, and answer an error, as the layers do that were taken apart."""
         try:
             await self._unrecorded(scope, receive, send)
         except Exception as error:
             fail_span(error)
-            if self._answer_error is None or _has_begun(send, scope):
+            if self._answer_error is None:
                 raise
             trace_id, _ = scope[TRACE_IDS]
-            await self._answer_error(error)(scope, receive, _SendWithId(send, trace_id))
+            send_with_id = _send_nothing if _has_begun(send, scope) else _SendWithId(send, trace_id)
+            await self._answer_error(error)(scope, receive, send_with_id)
 
 
 class _SendWithId:
@@ -415,6 +429,10 @@ class _SendWithId:
             self.has_begun = True
             add_header(message, self._header)
         return self._send(message)
+
+
+async def _send_nothing(_: "Message") -> None:
+    """Send no second answer: an application's own handler of errors is called all the same."""
 
 
 def _has_begun(sender: "Send", scope: "Scope") -> bool:
@@ -515,8 +533,16 @@ def _incoming_context(propagated: _Headers) -> Context:
     return propagate.extract(carrier, Context()) if carrier else Context()
 
 
-def _describe(span: Span, scope: "Scope") -> dict[str, AttributeValue]:
-    """Name the server span after the route, and say whose request it was."""
+def _note(scope: "Scope") -> Callable[[Span], dict[str, AttributeValue]]:
+    """Note whose request it was, and return what names its span after the route and says so."""
+    context = request_context(scope)
+    whose = (context.request_id, context.user_id, context.synthetic) if context else None
+    return partial(_describe, scope, whose)
+
+
+def _describe(
+    scope: "Scope", whose: tuple[str, str, bool] | None, span: Span
+) -> dict[str, AttributeValue]:
     route = route_template(scope)
     path, parameters = scope["path"], scope.get("path_params") or {}
     found: dict[str, AttributeValue]
@@ -525,11 +551,12 @@ def _describe(span: Span, scope: "Scope") -> dict[str, AttributeValue]:
     else:
         span.update_name(f"{span_name(scope)} {route}")
         found = {"http.route": route, "url.path": redact_matched_path(path, parameters)}
-    if context := request_context(scope):
-        found["request.id"] = Clean(context.request_id)  # looked at when it came in
-        if context.user_id:
-            found["user.id"] = context.user_id
-        if context.synthetic:
+    if whose:
+        request_id, user_id, synthetic = whose
+        found["request.id"] = Clean(request_id)  # looked at when it came in
+        if user_id:
+            found["user.id"] = user_id
+        if synthetic:
             # OpenTelemetry semantic conventions, registry: "bot", or "test" for synthetic monitoring.
             found["user_agent.synthetic.type"] = "test"
     return found

@@ -106,7 +106,11 @@ async def _charge(
             await _settle(database, payment_id, _NOT_CHARGED)
         raise ProviderUnavailable(retry_after_seconds=error.retry_after_seconds) from error
     except ProviderRefused as error:
-        await _settle(database, payment_id, _TOKEN_REFUSED)
+        settled = await _settle(database, payment_id, _TOKEN_REFUSED)
+        if settled.status != PaymentStatus.FAILED:
+            return (
+                settled  # a call beside this one was charged: what is recorded is all calls' answer
+            )
         raise PaymentTokenRefused from error
     return await _settle(database, payment_id, charge)
 

@@ -25,6 +25,7 @@ from app.orders.models import Order
 from app.payments import service as payments
 from app.payments.errors import PaymentTokenRefused
 from app.payments.models import Payment
+from app.payments.provider import ProviderRefused
 from tests.books import Gate, charges_of, reconcile_now, refunded
 from tests.integration.conftest import OpenService
 from tests.provider import RunningProvider
@@ -313,6 +314,37 @@ async def test_a_key_whose_payment_was_given_up_by_reconciliation_tells_of_that(
 
 async def _die(*_positional: object, **_named: object) -> None:
     raise RuntimeError("the process ends here")
+
+
+async def test_a_payment_that_was_captured_is_the_answer_to_all_calls_with_its_key(
+    service: Service, provider: RunningProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = await service.person()
+    order = await person.order()
+    gate = Gate(service, "charge")
+    charge = service.app.state.payment_provider.charge
+    calls = 0
+
+    async def refuse_the_second(**arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            gate.open()
+            await charged.wait()
+            raise ProviderRefused
+        return await charge(**arguments)
+
+    charged = asyncio.Event()
+    monkeypatch.setattr(service.app.state.payment_provider, "charge", refuse_the_second)
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(person.pay(order["id"], key=KEY))
+        await gate.reached.wait()
+        second = tasks.create_task(person.pay(order["id"], key=KEY))
+        assert (await first).json()["status"] == "captured"
+        charged.set()
+    assert second.result().content == first.result().content
+    assert (await person.pay(order["id"], key=KEY)).content == first.result().content
+    assert len(charges_of(provider, order["id"])) == 1
 
 
 class _Job(BaseModel):

@@ -1,5 +1,6 @@
 """Spans that are made when somebody has a use for them: the same as those that were made at once."""
 
+import copy
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -78,7 +79,7 @@ def test_a_span_that_nobody_has_a_use_for_is_not_made(tracing: Tracing) -> None:
     assert span.is_recording()
     assert span.ids[0] == f"{TRACE:032x}"
     assert len(span.ids[1]) == 16
-    span.close(5)
+    span.close()
     assert not span.is_recording()
     assert not tracing.started.spans
 
@@ -129,11 +130,10 @@ def test_it_takes_what_any_span_takes_until_it_is_closed(tracing: Tracing, use: 
     tell, is_told = USES[use]
     span, closed = tracing.late(), tracing.late()
     tell(span)
-    closed.close(1)
+    closed.close()
     tell(closed)
     for one in (span, closed):
-        one.close(None)
-        one.end()
+        one.made().end()
     told, kept_out = tracing.ended()
     assert is_told(told)
     assert (kept_out.name, kept_out.status.status_code) == ("GET", StatusCode.UNSET)
@@ -142,16 +142,25 @@ def test_it_takes_what_any_span_takes_until_it_is_closed(tracing: Tracing, use: 
     assert not kept_out.links
 
 
-def test_closing_a_span_that_was_made_closes_that(tracing: Tracing) -> None:
+def test_who_writes_a_closed_span_down_needs_nobodys_leave(tracing: Tracing) -> None:
     span = tracing.late()
-    made = span.made()
-    span.close(9)
-    assert not made.is_recording()
+    span.set_attribute("a", 1)
+    span.close()
+    span.end(5)
+    assert not tracing.ended()
+    span.made().set_attribute("b", 2)
+    span.made().end(9)
+    (ended,) = tracing.ended()
+    assert (ended.end_time, dict(ended.attributes or {})) == (9, {"a": 1, "b": 2})
     assert not span.is_recording()
-    span.close(None)
-    span.end(9)
-    assert [one.end_time for one in tracing.ended()] == [9]
-    assert not span.is_recording()
+
+
+def test_a_block_that_fails_has_its_exception_in_the_span(tracing: Tracing) -> None:
+    with pytest.raises(ValueError, match="in the block"), tracing.late():
+        raise ValueError("in the block")
+    (ended,) = tracing.ended()
+    assert ended.status.status_code is StatusCode.ERROR
+    assert [event.name for event in ended.events] == ["exception"]
 
 
 def test_a_span_inside_of_it_is_its_child(tracing: Tracing) -> None:
@@ -193,6 +202,7 @@ def test_threads_that_come_at_once_have_one_span_between_them() -> None:
             thread.join(60)
         span.end()
     assert [len(span.attributes or {}) for span in tracing.ended()] == [4] * 50
+    assert len(tracing.started.spans) == 50
 
 
 def test_one_that_a_sampler_drops_is_no_trouble() -> None:
@@ -201,9 +211,8 @@ def test_one_that_a_sampler_drops_is_no_trouble() -> None:
     span.set_attribute("a", 1)
     assert not span.is_recording()
     assert not span.get_span_context().trace_flags.sampled
-    span.close(5)
-    span.close(None)
-    span.end()
+    span.close()
+    span.made().end()
     assert not tracing.ended()
 
 
@@ -230,3 +239,24 @@ def test_a_span_that_a_processor_begins_meanwhile_has_ids_of_its_own() -> None:
     (beside,) = begun
     assert beside.get_span_context().span_id != context.span_id
     assert beside.get_span_context().trace_id != TRACE
+
+
+def test_a_processor_may_ask_for_the_current_span_meanwhile() -> None:
+    tracing = Tracing()
+    current: list[SpanContext] = []
+
+    class Asks(SpanProcessor):
+        def on_start(self, span: Any, parent_context: Context | None = None) -> None:
+            current.append(trace.get_current_span().get_span_context())
+
+    tracing.tracer.span_processor.add_span_processor(Asks())  # type: ignore[attr-defined]
+    span = tracing.late(PARENTS["sampled"])
+    with trace.use_span(span):
+        assert span.get_span_context().span_id != 7
+    assert current == [PARENTS["sampled"]]
+
+
+def test_a_copy_has_the_same_ids(tracing: Tracing) -> None:
+    span = tracing.late()
+    assert copy.copy(span).ids == span.ids
+    assert span.ids[1] in repr(span)

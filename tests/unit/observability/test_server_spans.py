@@ -1,6 +1,8 @@
 """Server spans: what OpenTelemetry's own middleware records of the same requests."""
 
 import asyncio
+import sys
+import threading
 import time
 from contextlib import suppress
 from typing import Any
@@ -19,7 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.observability import server_spans
 from app.observability.late_spans import DecidedIds
-from app.observability.server_spans import ServerSpans
+from app.observability.server_spans import Describe, ServerSpans
 from app.observability.settling import settle
 
 USER_AGENT = (b"user-agent", b"Mozilla/5.0")
@@ -136,7 +138,7 @@ def librarys(app: Any, scope: Scope) -> ReadableSpan:
 
 def ours(app: Any, scope: Scope) -> ReadableSpan:
     recorder = Recorder()
-    spans = ServerSpans(app, recorder.tracer, describe)
+    spans = ServerSpans(app, recorder.tracer, note_nothing)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         await spans(scope, receive, send, parent=Context(), trace_id=1)
@@ -144,9 +146,9 @@ def ours(app: Any, scope: Scope) -> ReadableSpan:
     return recorder.span_of(serve, scope)
 
 
-def describe(_: Span, _scope: Scope) -> dict[str, AttributeValue]:
+def note_nothing(_: Scope) -> Describe:
     """Add nothing: what tracing.py adds is not the library's."""
-    return {}
+    return lambda _: {}
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -165,10 +167,13 @@ def test_the_librarys_span(kind: str, end: str) -> None:
 def test_it_is_described_once_whether_it_was_answered_or_not() -> None:
     described: list[str] = []
 
-    def note(span: Span, scope: Scope) -> dict[str, AttributeValue]:
-        assert span.is_recording()
-        described.append(scope["path"])
-        return {"http.route": "/here", "url.path": "/better"}
+    def note(scope: Scope) -> Describe:
+        def describe(span: Span) -> dict[str, AttributeValue]:
+            assert span.is_recording()
+            described.append(scope["path"])
+            return {"http.route": "/here", "url.path": "/better"}
+
+        return describe
 
     for end in ("200", "fails", "stream"):
         recorder = Recorder()
@@ -217,12 +222,107 @@ def test_it_ends_with_the_answer_and_not_with_what_goes_on_behind() -> None:
         assert not recorded.events
         assert "told" not in (recorded.attributes or {})
 
-    spans = ServerSpans(with_a_background_task, recorder.tracer, describe)
+    spans = ServerSpans(with_a_background_task, recorder.tracer, note_nothing)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         await spans(scope, receive, send, parent=Context(), trace_id=1)
 
     recorder.span_of(serve, request())
+
+
+async def behind_the_answer(scope: Scope, _receive: Receive, send: Send) -> None:
+    await answer(send, 200)
+    scope["path"] = "/changed"
+    scope["client"] = "nonsense"
+    span = get_current_span()
+    span.update_name("changed")
+    span.end()
+
+
+def test_what_is_changed_behind_the_answer_is_not_in_it() -> None:
+    span = ours(behind_the_answer, request(path="/asked"))
+    assert (span.name, (span.attributes or {})["url.path"]) == ("GET", "/asked")
+
+
+def test_a_span_ends_whatever_becomes_of_its_description() -> None:
+    recorder = Recorder()
+
+    def failing_note(_: Scope) -> Describe:
+        def describe(_: Span) -> dict[str, AttributeValue]:
+            raise ValueError("nobody can describe it")
+
+        return describe
+
+    spans = ServerSpans(answering(200), recorder.tracer, failing_note)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await spans(scope, receive, send, parent=Context(), trace_id=1)
+        with pytest.raises(ValueError, match="nobody"):
+            settle()
+
+    assert recorder.span_of(serve, request()).end_time
+
+
+def test_where_spans_are_lost_from_now_on_none_is_put_off() -> None:
+    recorder = Recorder()
+    spans = ServerSpans(answering(200), recorder.tracer, note_nothing, is_over=lambda: True)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await spans(scope, receive, send, parent=Context(), trace_id=1)
+        assert len(recorder.exporter.get_finished_spans()) == 1
+
+    recorder.span_of(serve, request())
+
+
+def test_threads_that_use_a_span_too_late_neither_fail_nor_have_it_recorded_twice() -> None:
+    recorder = Recorder()
+    failures: list[BaseException] = []
+
+    async def app(_: Scope, _receive: Receive, send: Send) -> None:
+        span = get_current_span()
+        begin = threading.Barrier(3)
+
+        def use() -> None:
+            begin.wait(60)
+            try:
+                span.set_attribute("told", "late")
+                span.end()
+            except Exception as error:  # noqa: BLE001 - to be told by the test
+                failures.append(error)
+
+        threads = [threading.Thread(target=use) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        begin.wait(60)
+        await answer(send, 200)
+        settle()
+        for thread in threads:
+            thread.join(60)
+
+    spans = ServerSpans(app, recorder.tracer, note_nothing)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(_: Message) -> None:
+        pass
+
+    async def many() -> None:
+        for _ in range(200):
+            await spans(request(), receive, send, parent=Context(), trace_id=1)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        asyncio.run(many())
+    finally:
+        sys.setswitchinterval(before)
+    settle()
+    recorded = [
+        one.context.span_id for one in recorder.exporter.get_finished_spans() if one.context
+    ]
+    assert len(recorded) == len(set(recorded)) == 200
+    assert not failures
 
 
 @pytest.mark.parametrize("sent", [[], [(b"x-trace-id", b"1")], iter([(b"set-cookie", b"a=b")])])
@@ -239,7 +339,7 @@ async def test_an_answer_gets_a_header_once(sent: Any) -> None:
     async def send(message: Message) -> None:
         answers.append(message)
 
-    spans = ServerSpans(app, Recorder().tracer, describe)
+    spans = ServerSpans(app, Recorder().tracer, note_nothing)
     header = (b"x-trace-id", b"1")
     await spans(request(), receive, send, parent=Context(), trace_id=1, header=header)
     assert list(answers[0]["headers"]).count(header) == 1

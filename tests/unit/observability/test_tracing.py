@@ -245,6 +245,101 @@ async def test_the_applications_own_handler_answers_an_error_inside_of_the_trace
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("identified", [True, False])
+async def test_that_handler_is_called_even_where_it_is_too_late_to_answer(
+    share: float, identified: bool
+) -> None:
+    tracing = setup_tracing(settings(share), exporter=InMemorySpanExporter())
+    app = FastAPI()
+    told: list[str] = []
+    answers: list[Message] = []
+
+    @app.get("/streamed")
+    async def streamed() -> StreamingResponse:
+        async def broken() -> AsyncIterator[str]:
+            yield "a part"
+            raise RuntimeError("no more of it")
+
+        return StreamingResponse(broken())
+
+    @app.exception_handler(Exception)
+    def handle(_: Request, error: Exception) -> PlainTextResponse:
+        told.append(str(error))
+        return PlainTextResponse("sorry", 500)
+
+    if identified:
+        context.identify_requests(app)
+    instrument_tracing(app, tracing)
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/streamed",
+        "headers": [],
+        "query_string": b"",
+    }
+    with pytest.raises(RuntimeError, match="no more"):
+        await app(scope, receive, send)
+    tracing.shutdown(60)
+    assert told == ["no more of it"]
+    assert [message["type"] for message in answers] == ["http.response.start", "http.response.body"]
+
+
+async def test_whose_request_it_was_is_known_with_the_answer(recorded: Recorded) -> None:
+    app = FastAPI()
+
+    @app.get("/here")
+    def here(background: BackgroundTasks) -> None:
+        def become_somebody_else() -> None:
+            now = current_context()
+            assert now is not None
+            now.user_id = "user-2"
+
+        now = current_context()
+        assert now is not None
+        now.user_id = "user-1"
+        background.add_task(become_somebody_else)
+
+    context.identify_requests(app)
+    instrument_tracing(app, recorded.tracing)
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=app), base_url="http://test"
+    ) as client:
+        await client.get("/here")
+    assert (recorded.span("GET /here").attributes or {})["user.id"] == "user-1"
+
+
+def test_a_disabled_sdk_records_nothing_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    recorded = Recorded(settings(1.0))
+    with TestClient(build(recorded.tracing)) as client:
+        trace_id, span_id = client.get("/v1/shop/orders/7").json()["ids"]
+    assert len(trace_id) == 32
+    assert not span_id
+    assert not recorded.spans()
+    recorded.tracing.shutdown(60)
+
+
+async def test_what_ends_after_the_shutdown_is_counted_at_once() -> None:
+    recorded = Recorded(settings(1.0))
+    app = build(recorded.tracing)
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        await client.get("/v1/shop/orders/7")
+        recorded.tracing.shutdown(60)
+        lost = sum(recorded.dropped)
+        await client.get("/v1/shop/orders/8")
+        assert sum(recorded.dropped) == lost + 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
 @pytest.mark.parametrize("layers", [[], [{"echo": False}], [{}], [{"echo": False}, {}]])
 async def test_every_answer_has_its_trace_id_once(
     share: float, layers: list[dict[str, Any]]
