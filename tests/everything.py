@@ -82,7 +82,7 @@ class _Journey:
 
     def _be_refused(self, ada: "Person", bob: "Person", eve: "Person") -> None:
         for method in _METHODS:
-            ada.http.request(method, "/nowhere")
+            ada.http.request(method, "/nowhere", params={"from": "here"})
         ada.http.request("PATCH", "/v1/orders")
         ada.post("/v1/orders", {}, status=422)
         ada.http.get("/v1/users/me", headers={"Authorization": "Bearer not.a.token"})

@@ -53,12 +53,14 @@ class DecidedIds(RandomIdGenerator):
 class LateSpan(Span):
     """A span of a tracer whose ids are DecidedIds. Any thread may use it, and use it too late.
 
-    It is the only one that has the SDK's span, and takes nothing once it is closed: so who writes it down
-    needs nobody's leave. (It is no instance of the SDK's classes, but has what they have.)
+    It is the only one that has the SDK's span, and takes nothing once it has ended or is closed: so who
+    writes it down, and ends the SDK's, needs nobody's leave. (It is no instance of the SDK's classes, but has
+    what they have.)
     """
 
     _made: Span | None = None
-    _is_closed = False
+    _takes_nothing = _is_closed = False
+    _ended: int | None = None
 
     def __init__(
         self, tracer: Tracer, name: str, kind: SpanKind, parent: Context, trace_id: int
@@ -90,13 +92,20 @@ class LateSpan(Span):
                     _decided.reset(decided)
             return self._made
 
-    def close(self) -> None:
-        """Take nothing more from anybody, as a span that has ended."""
-        self._is_closed = True
+    def close(self) -> int | None:
+        """Take nothing more from anybody, as a span that has ended.
+
+        Returns: When it has ended, in nanoseconds since the epoch: now, unless who used it has ended it
+            before. None if it is closed already.
+        """
+        if self._is_closed:
+            return None
+        self._takes_nothing = self._is_closed = True
+        return time_ns() if self._ended is None else self._ended
 
     def is_recording(self) -> bool:
         """Whether it takes anything."""
-        return not self._is_closed and (self._made is None or self._made.is_recording())
+        return not self._takes_nothing and (self._made is None or self._made.is_recording())
 
     def __repr__(self) -> str:
         """Return its ids."""
@@ -109,40 +118,41 @@ class LateSpan(Span):
         return self.made().get_span_context()
 
     def end(self, end_time: int | None = None) -> None:
-        """End it."""
-        if not self._is_closed:
-            self.made().end(end_time)
+        """End it; what is known of it is still to be written down."""
+        if not self._takes_nothing:
+            self._ended = time_ns() if end_time is None else end_time
+            self._takes_nothing = True
 
     def set_attributes(self, attributes: Any) -> None:
         """Set several attributes."""
-        if not self._is_closed:
+        if not self._takes_nothing:
             self.made().set_attributes(attributes)
 
     def set_attribute(self, key: str, value: AnyValue) -> None:
         """Set one attribute."""
-        if not self._is_closed:
+        if not self._takes_nothing:
             self.made().set_attribute(key, value)
 
     def add_event(
         self, name: str, attributes: Attributes = None, timestamp: int | None = None
     ) -> None:
         """Add an event."""
-        if not self._is_closed:
+        if not self._takes_nothing:
             self.made().add_event(name, attributes, timestamp)
 
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         """Add a link to another span."""
-        if not self._is_closed:
+        if not self._takes_nothing:
             self.made().add_link(context, attributes)
 
     def update_name(self, name: str) -> None:
         """Name it."""
-        if not self._is_closed:
+        if not self._takes_nothing:
             self.made().update_name(name)
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Say how it went."""
-        if not self._is_closed:
+        if not self._takes_nothing:
             self.made().set_status(status, description)
 
     def record_exception(
@@ -153,7 +163,7 @@ class LateSpan(Span):
         escaped: bool = False,
     ) -> None:
         """Add an exception."""
-        if not self._is_closed:
+        if not self._takes_nothing:
             self.made().record_exception(exception, attributes, timestamp, escaped)
 
     def __exit__(
@@ -163,8 +173,10 @@ class LateSpan(Span):
         traceback: TracebackType | None,
     ) -> None:
         """End it, with the exception that ends the block."""
-        if not self._is_closed:
-            self.made().__exit__(kind, error, traceback)
+        if isinstance(error, Exception):
+            self.record_exception(error)
+            self.set_status(StatusCode.ERROR, f"{type(error).__name__}: {error}")
+        self.end()
 
     def __getattr__(self, name: str) -> Any:
         """Return what the SDK's span has beyond the interface, such as `attributes`."""

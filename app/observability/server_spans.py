@@ -11,7 +11,6 @@ Must never let out a path, a query or a name that redaction.py has not seen: who
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from time import time_ns
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
@@ -101,31 +100,34 @@ class ServerSpans:
         try:
             await self._app(scope, receive, recorded_send)
         except Exception as error:
-            if span.is_recording():
-                self._write_down(self._answered(span, scope, status), error)
+            if answered := self._answered(span, scope, status):
+                self._write_down(answered, error)
             raise
         finally:
             detach(token)
-            if span.is_recording():  # a client that left is told by a cancellation
-                self._write_down(self._answered(span, scope, status))
+            # A client that left is told by a cancellation.
+            if answered := self._answered(span, scope, status):
+                self._write_down(answered)
 
     async def _send_last(
         self, sent: Awaitable[None], span: LateSpan, scope: "Scope", status: int | None
     ) -> None:
         await sent
         # What goes on behind the answer, such as a background task, is not the client's waiting.
-        if not span.is_recording():
-            return
-        answered = self._answered(span, scope, status)
-        if self._is_over():
-            self._write_down(answered)
-        else:
-            self._later.add(answered)
+        if answered := self._answered(span, scope, status):
+            if self._is_over():
+                self._write_down(answered)
+            else:
+                self._later.add(answered)
 
-    def _answered(self, span: LateSpan, scope: "Scope", status: int | None) -> "_Answered":
-        """Close the span, and note what will be written down: the scope is others' to change."""
-        end = time_ns()
-        span.close()
+    def _answered(self, span: LateSpan, scope: "Scope", status: int | None) -> "_Answered | None":
+        """Close the span, and note what will be written down: the scope is others' to change.
+
+        Returns: None if that was done before.
+        """
+        end = span.close()
+        if end is None:
+            return None
         noted = {**scope}
         return span.made, noted, self._note(noted), status, end
 
@@ -133,12 +135,13 @@ class ServerSpans:
         made, scope, describe, status, end = answered
         span = made()
         try:
-            found = request_attributes(scope) | _told(span)
+            found = request_attributes(scope)
             if status is not None:
                 found["http.response.status_code"] = status
                 if status >= _SERVER_ERROR:
                     found["error.type"] = str(status)
             found |= describe(span)
+            found |= _told(span)
             write_attributes(span, found)
             if error is not None:
                 span.record_exception(error)
@@ -171,10 +174,12 @@ def write_attributes(span: Span, attributes: Mapping[str, AttributeValue]) -> No
     (That is what the SDK does, for half of what a span costs it.)
     """
     bounded = getattr(span, "_attributes", None)
-    if type(bounded) is BoundedAttributes and len(bounded) + len(attributes) <= _MAX_ATTRIBUTES:
-        bounded._dict.update(attributes)
-    else:
+    if type(bounded) is not BoundedAttributes:
         span.set_attributes(attributes)
+    elif len(bounded) + len(attributes) <= _MAX_ATTRIBUTES:
+        bounded._dict.update(attributes)
+    else:  # each that is set anew counts as dropped where there is no room
+        span.set_attributes({k: v for k, v in attributes.items() if bounded.get(k) != v})
 
 
 def _told(span: Span) -> dict[str, AttributeValue]:

@@ -176,12 +176,18 @@ class SpanEncoder:
     def _add_attributes(
         self, attributes: Mapping[str, AttributeValue], parts: list[bytes], most: float
     ) -> None:
-        """Encode attributes: those of which rows are kept at once, the others one by one."""
+        """Encode attributes: those of which rows are kept at once, the others one by one.
+
+        Raises:
+            ValueError: One has a secret in its name, and is for the library to encode, redacted.
+        """
         names, values = tuple(attributes), tuple(attributes.values())
         shape = self._shapes.get(names)
         if shape is None:
             if len(self._shapes) >= MAX_KEPT:
                 self._shapes.clear()
+            if any(self._redact_name(name) != name for name in names):
+                raise ValueError(_NOT_CLEAN)
             shape = self._shapes[names] = _Shape(names)
         together = shape.together(values)
         row = names, together, tuple(map(type, together))  # True is equal to 1
@@ -263,6 +269,7 @@ class _Shape:
         """Takes the values of the latter from all values."""
 
 
+_NOT_CLEAN: Final = "a name of an attribute has a secret in it"
 _Values = tuple[AttributeValue, ...]
 
 

@@ -18,8 +18,8 @@ from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import Status
-from opentelemetry.util.types import Attributes, AttributeValue
+from opentelemetry.trace import Link, Status
+from opentelemetry.util.types import AttributeValue
 
 from app.observability.redaction import (
     REDACTED,
@@ -146,7 +146,10 @@ class _Export(SpanExporter):
         self._failing = failed
 
     def close(self) -> None:
-        """Count what is still here as lost, and end what is under way."""
+        """Count what is still here as lost, and end what is under way.
+
+        What is under way may have arrived all the same: rather one too many is counted than one too few.
+        """
         with self._lock:
             lost = 0 if self.closed else self._queued + self._leaving
             self.closed = True
@@ -216,19 +219,17 @@ def redacted(span: ReadableSpan) -> ReadableSpan:
     status = span.status
     if status.description:
         status = Status(status.status_code, _encodable(redact_text(status.description)))
-    attributes = BoundedAttributes(attributes=_redacted_attributes(span.attributes))
-    attributes.dropped = span.dropped_attributes
     return ReadableSpan(
         name=_encodable(redact_text(span.name)),
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes=attributes,
+        attributes=_redacted_attributes(span),
         events=[
-            Event(_encodable(event.name), _redacted_attributes(event.attributes), event.timestamp)
+            Event(_encodable(redact_text(event.name)), _redacted_attributes(event), event.timestamp)
             for event in span.events
         ],
-        links=span.links,
+        links=[Link(link.context, _redacted_attributes(link)) for link in span.links],
         kind=span.kind,
         status=status,
         start_time=span.start_time,
@@ -242,8 +243,15 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _redacted_attributes(attributes: Attributes) -> Attributes:
-    return {key: redacted_attribute(key, value) for key, value in (attributes or {}).items()}
+def _redacted_attributes(of: ReadableSpan | Event | Link) -> BoundedAttributes:
+    redacted = BoundedAttributes(
+        attributes={
+            _encodable(redact_text(key)): redacted_attribute(key, value)
+            for key, value in (of.attributes or {}).items()
+        }
+    )
+    redacted.dropped = of.dropped_attributes
+    return redacted
 
 
 def redacted_attribute(key: str, value: AttributeValue) -> AttributeValue:

@@ -549,7 +549,9 @@ def _describe(
     if route == UNMATCHED_ROUTE:
         found = {"url.path": redact_path(path, parameters)}
     else:
-        span.update_name(f"{span_name(scope)} {route}")
+        name = span_name(scope)
+        if getattr(span, "name", name) == name:  # nobody has named it
+            span.update_name(f"{name} {route}")
         found = {"http.route": route, "url.path": redact_matched_path(path, parameters)}
     if whose:
         request_id, user_id, synthetic = whose

@@ -89,7 +89,7 @@ def test_it_is_what_the_tracer_makes_at_once(tracing: Tracing, parent: str) -> N
     context = as_context(PARENTS[parent])
     late = tracing.late(context)
     at_once = tracing.tracer.start_span("GET", context, SpanKind.SERVER)
-    late.end()
+    late.made().end()
     at_once.end()
     expected, found = sorted(tracing.ended(), key=lambda span: span.start_time or 0, reverse=True)
     assert expected.context is not None
@@ -145,8 +145,10 @@ def test_it_takes_what_any_span_takes_until_it_is_closed(tracing: Tracing, use: 
 def test_who_writes_a_closed_span_down_needs_nobodys_leave(tracing: Tracing) -> None:
     span = tracing.late()
     span.set_attribute("a", 1)
-    span.close()
+    assert span.close()
     span.end(5)
+    span.set_attribute("c", 3)
+    assert span.close() is None
     assert not tracing.ended()
     span.made().set_attribute("b", 2)
     span.made().end(9)
@@ -155,9 +157,24 @@ def test_who_writes_a_closed_span_down_needs_nobodys_leave(tracing: Tracing) -> 
     assert not span.is_recording()
 
 
+def test_who_uses_it_may_end_it_and_then_it_takes_nothing_but_is_not_written_down_yet(
+    tracing: Tracing,
+) -> None:
+    span = tracing.late()
+    span.end(5)
+    span.end(6)
+    span.set_attribute("a", 1)
+    assert not span.is_recording()
+    assert not tracing.started.spans
+    assert span.close() == 5
+    assert span.close() is None
+
+
 def test_a_block_that_fails_has_its_exception_in_the_span(tracing: Tracing) -> None:
-    with pytest.raises(ValueError, match="in the block"), tracing.late():
+    span = tracing.late()
+    with pytest.raises(ValueError, match="in the block"), span:
         raise ValueError("in the block")
+    span.made().end(span.close())
     (ended,) = tracing.ended()
     assert ended.status.status_code is StatusCode.ERROR
     assert [event.name for event in ended.events] == ["exception"]
@@ -167,6 +184,7 @@ def test_a_span_inside_of_it_is_its_child(tracing: Tracing) -> None:
     parent = tracing.late()
     with trace.use_span(parent, end_on_exit=True), tracing.tracer.start_as_current_span("inner"):
         assert trace.get_current_span() is not parent
+    parent.made().end(parent.close())
     inner, outer = tracing.ended()
     assert inner.parent == outer.context == parent.get_span_context()
     assert inner.context is not None
@@ -200,7 +218,7 @@ def test_threads_that_come_at_once_have_one_span_between_them() -> None:
             thread.start()
         for thread in threads:
             thread.join(60)
-        span.end()
+        span.made().end()
     assert [len(span.attributes or {}) for span in tracing.ended()] == [4] * 50
     assert len(tracing.started.spans) == 50
 

@@ -15,7 +15,7 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import Span, StatusCode, get_current_span
+from opentelemetry.trace import Span, StatusCode, get_current_span, use_span
 from opentelemetry.util.types import AttributeValue
 from starlette.types import Message, Receive, Scope, Send
 
@@ -202,6 +202,45 @@ def test_what_the_request_has_told_of_itself_stays() -> None:
     assert dict(span.attributes or {})["server.address"] == "mine"
     assert dict(span.attributes or {})["error.type"] == "503"
     assert span.status.description == "told in the middle"
+
+
+@pytest.mark.parametrize("how", ["end", "with", "use_span"])
+def test_a_span_that_the_request_ends_says_as_much_as_any_other(how: str) -> None:
+    ended_at = 0
+
+    async def ending(_: Scope, _receive: Receive, send: Send) -> None:
+        nonlocal ended_at
+        span = get_current_span()
+        if how == "end":
+            span.end()
+        elif how == "with":
+            with span:
+                pass
+        else:
+            with use_span(span, end_on_exit=True):
+                pass
+        ended_at = time.time_ns()
+        assert not span.is_recording()
+        span.set_attribute("told", "too late")
+        await asyncio.sleep(0.001)
+        await answer(send, 200)
+
+    span = ours(ending, request())
+    plain = ours(answering(200), request())
+    assert span.attributes == plain.attributes
+    assert span.end_time is not None
+    assert span.end_time <= ended_at
+
+
+def test_attributes_that_have_no_room_are_dropped_once() -> None:
+    async def telling(_: Scope, _receive: Receive, send: Send) -> None:
+        get_current_span().set_attributes({f"told.{number}": number for number in range(125)})
+        await answer(send, 200)
+
+    for_itself = len(ours(answering(200), request()).attributes or {})
+    span = ours(telling, request())
+    assert len(span.attributes or {}) == 128  # OpenTelemetry's own limit
+    assert span.dropped_attributes == 125 + for_itself - 128
 
 
 def test_it_ends_with_the_answer_and_not_with_what_goes_on_behind() -> None:

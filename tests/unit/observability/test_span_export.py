@@ -15,9 +15,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanContext, StatusCode
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from app.observability import context
+from app.observability.span_encoding import EncodedSpanExporter
 from app.observability.span_export import BATCH_SPANS, MAX_ATTRIBUTE, MAX_QUEUED_SPANS
 from app.observability.tracing import (
     TracingSettings,
@@ -229,6 +231,44 @@ def test_a_secret_across_the_end_of_an_attribute_is_recognised() -> None:
         assert attributes is not None
         assert str(attributes["note"]).startswith("x")
         assert "jan" not in str(attributes["note"])
+
+
+def test_no_part_of_a_span_tells_a_secret() -> None:
+    exported: list[bytes] = []
+
+    class Kept(EncodedSpanExporter):
+        def export_encoded(self, encoded: bytes) -> SpanExportResult:
+            exported.append(encoded)
+            return SpanExportResult.SUCCESS
+
+    tracing = setup_tracing(settings(), exporter=Kept())
+    for part in ("event", "link", "key", "name", "status"):
+        span = tracing.tracer.start_span("jane@example.com" if part == "name" else part)
+        if part == "event":
+            span.add_event("to jane@example.com", {"to jane@example.com": 1, "password": "hunter2"})
+        elif part == "link":
+            afar = SpanContext(1, 2, is_remote=True)
+            span.add_link(afar, {"password": "hunter2", "to jane@example.com": "jane@example.com"})
+        elif part == "key":
+            span.set_attribute("to jane@example.com", 1)
+        elif part == "status":
+            span.set_status(StatusCode.ERROR, "jane@example.com")
+        span.end()
+    tracing.shutdown(60)
+
+    spans = [
+        span
+        for request in map(ExportTraceServiceRequest.FromString, exported)
+        for around in request.resource_spans
+        for scope in around.scope_spans
+        for span in scope.spans
+    ]
+    assert len(spans) == 5
+    assert [len(part) for span in spans for part in (span.events, span.links)].count(1) == 2
+    shown = str(spans)
+    assert shown.count("to [redacted]") == 4
+    assert "jane" not in shown
+    assert "hunter2" not in shown
 
 
 def test_an_address_loses_its_whole_query() -> None:

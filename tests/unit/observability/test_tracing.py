@@ -292,6 +292,24 @@ async def test_that_handler_is_called_even_where_it_is_too_late_to_answer(
     assert [message["type"] for message in answers] == ["http.response.start", "http.response.body"]
 
 
+async def test_what_a_handler_says_of_name_and_route_stays(recorded: Recorded) -> None:
+    app = FastAPI()
+
+    @app.get("/here/{anything}")
+    def here(anything: str) -> None:
+        span = trace.get_current_span()
+        span.update_name("mine")
+        span.set_attributes({"http.route": "/mine", "url.path": f"/for/{anything}"})
+
+    instrument_tracing(app, recorded.tracing)
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=app), base_url="http://test"
+    ) as client:
+        await client.get("/here/a@b.com")
+    told = recorded.span("mine").attributes or {}
+    assert (told["http.route"], told["url.path"]) == ("/mine", "/for/[redacted]")
+
+
 async def test_whose_request_it_was_is_known_with_the_answer(recorded: Recorded) -> None:
     app = FastAPI()
 
