@@ -207,8 +207,14 @@ class Watcher:
         seconds: float = WAIT_SECONDS,
     ) -> list[Sample]:
         """Wait until the samples of a query are as `holds` wants them: any at all, by default."""
-        self.wait_for(lambda: holds(self.query(promql)), f"{promql} has what is expected", seconds)
-        return self.query(promql)
+        samples: list[Sample] = []
+
+        def found() -> bool:
+            samples[:] = self.query(promql)
+            return holds(samples)
+
+        self.wait_for(found, f"{promql} has what is expected", seconds)
+        return samples
 
     def wait_for(
         self, condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS
