@@ -844,6 +844,8 @@ async def test_a_worker_that_is_killed_with_its_queue_full_loses_nothing(
     )
     with worker:
         async with database.transaction() as session:
+            # PostgreSQL would end it after half a minute, in which a slow machine has not filled the queue.
+            await session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             # Its slots wait for these.
             await session.execute(text("SELECT 1 FROM orders FOR UPDATE"))
             await session.execute(text("SELECT 1 FROM payments FOR UPDATE"))

@@ -16,6 +16,7 @@ import httpx2
 PASSWORD: Final = "correct horse battery"
 LINES: Final = [{"sku": "TEA", "quantity": 1, "unit_amount": 2500}]
 PATIENCE_SECONDS: Final = 5.0
+REFUSED_SECONDS: Final = 1.0
 ROUNDS_OF_ONE: Final = 40
 UNANSWERED: Final = 0
 
@@ -65,6 +66,8 @@ class Customers:
         if self._rounds % ROUNDS_OF_ONE == 0:
             self._email, self._headers = f"{secrets.token_hex(8)}@example.com", {}
         if not self._headers and not self._log_in(http):
+            # Each further try costs the service the hashing of a password.
+            self._ended.wait(REFUSED_SECONDS)
             return
         self._rounds += 1
         self._ask(http, "GET", "/v1/orders", params={"limit": 5})

@@ -1,13 +1,15 @@
 """What is broken on purpose in the live stack, and who has to be told of it.
 
-Each scenario breaks something real and mends it: no metric is faked, no rule is bent. The demo profile
-makes the minutes of production seconds.
+Each scenario breaks something real and mends it, also when what was expected of it does not come: the next
+scenario begins with all well. No metric is faked, no rule is bent. The demo profile makes the minutes of
+production seconds.
 """
 
 import asyncio
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -51,8 +53,10 @@ def the_provider_is_down(stack: LiveStack, customers: Customers) -> Iterator[Non
     """The payment provider's process is killed."""
     del customers
     stack.provider.kill()
-    yield
-    stack.provider.start()
+    try:
+        yield
+    finally:
+        stack.provider.start()
 
 
 @contextmanager
@@ -65,8 +69,10 @@ def orders_fail(stack: LiveStack, customers: Customers) -> Iterator[None]:
         " $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '23514'; END $$",
         "CREATE TRIGGER refuse BEFORE INSERT ON order_lines FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
-    yield
-    _sql(stack, "DROP TRIGGER refuse ON order_lines")
+    try:
+        yield
+    finally:
+        _sql(stack, "DROP TRIGGER refuse ON order_lines")
 
 
 @contextmanager
@@ -74,9 +80,11 @@ def payments_are_slow(stack: LiveStack, customers: Customers) -> Iterator[None]:
     """The provider takes its time over everything, and so do the payments of several people."""
     del customers
     stack.provider.behave(latency_ms=1_500)
-    with _crowd(stack, 6):
-        yield
-    stack.provider.behave()
+    try:
+        with _crowd(stack, 6):
+            yield
+    finally:
+        stack.provider.behave()
 
 
 @contextmanager
@@ -84,8 +92,10 @@ def nobody_orders(stack: LiveStack, customers: Customers) -> Iterator[None]:
     """Customers come and look, and place no order any more: a button is broken, no request fails."""
     del stack
     customers.ordering = False
-    yield
-    customers.ordering = True
+    try:
+        yield
+    finally:
+        customers.ordering = True
 
 
 @contextmanager
@@ -103,9 +113,11 @@ def passwords_are_guessed(stack: LiveStack, customers: Customers) -> Iterator[No
 
     burglar = threading.Thread(target=guess, name="guesses passwords")
     burglar.start()
-    yield
-    ended.set()
-    burglar.join()
+    try:
+        yield
+    finally:
+        ended.set()
+        burglar.join()
 
 
 @contextmanager
@@ -121,8 +133,10 @@ def the_worker_is_gone(stack: LiveStack, customers: Customers) -> Iterator[None]
     """The worker's process is killed."""
     del customers
     stack.worker.kill()
-    yield
-    stack.worker.start()
+    try:
+        yield
+    finally:
+        stack.worker.start()
 
 
 @contextmanager
@@ -130,8 +144,10 @@ def the_database_is_down(stack: LiveStack, customers: Customers) -> Iterator[Non
     """PostgreSQL stops, and comes back with what it had."""
     del customers
     stack.postgres.stop()
-    yield
-    stack.postgres.start()
+    try:
+        yield
+    finally:
+        stack.postgres.start()
 
 
 @contextmanager
@@ -156,20 +172,29 @@ def _sql(stack: LiveStack, *statements: str) -> None:
 @contextmanager
 def _locked(stack: LiveStack, table: str) -> Iterator[None]:
     """Hold a table's lock for the time of the block, in a thread of its own."""
-    held, let_go = threading.Event(), threading.Event()
+    held: Future[None] = Future()
+    let_go = threading.Event()
 
     async def hold() -> None:
         engine = create_async_engine(stack.postgres.url, poolclass=NullPool)
         async with engine.begin() as connection:
             await connection.exec_driver_sql(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-            held.set()
+            held.set_result(None)
             await asyncio.to_thread(let_go.wait)
         await engine.dispose()
 
-    holder = threading.Thread(target=lambda: asyncio.run(hold()), name="holds the lock")
+    def hold_or_say_why_not() -> None:
+        try:
+            asyncio.run(hold())
+        except Exception as error:
+            if held.done():
+                raise
+            held.set_exception(error)
+
+    holder = threading.Thread(target=hold_or_say_why_not, name="holds the lock")
     holder.start()
-    held.wait()
     try:
+        held.result()
         yield
     finally:
         let_go.set()

@@ -259,5 +259,7 @@ def the_provider_fails(stack: LiveStack, somebody: object) -> Iterator[None]:
     """The provider answers every charge with 503."""
     del somebody
     stack.provider.behave(failure_rate=1)
-    yield
-    stack.provider.behave()
+    try:
+        yield
+    finally:
+        stack.provider.behave()
